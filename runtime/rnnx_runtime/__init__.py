@@ -1,0 +1,34 @@
+"""Runs rnnx artifacts on the device: the standard library, numpy and onnxruntime, nothing else."""
+
+from rnnx_runtime.contract import Contract, Port, State, load_contract
+from rnnx_runtime.errors import (
+    ArtifactError,
+    ExportError,
+    InputError,
+    MissingExtraError,
+    NotStreamableError,
+    QuantizationError,
+    RnnxError,
+    SpecError,
+    StreamError,
+)
+from rnnx_runtime.model import Model
+from rnnx_runtime.stream import Stream
+
+__all__ = [
+    "ArtifactError",
+    "Contract",
+    "ExportError",
+    "InputError",
+    "MissingExtraError",
+    "Model",
+    "NotStreamableError",
+    "Port",
+    "QuantizationError",
+    "RnnxError",
+    "SpecError",
+    "State",
+    "Stream",
+    "StreamError",
+    "load_contract",
+]

@@ -1,0 +1,105 @@
+"""Opens an onnxruntime session with the settings an edge device wants."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnxruntime as ort
+
+from rnnx_runtime.contract import METADATA_KEY, Contract, Port
+from rnnx_runtime.errors import ArtifactError
+
+_ORT_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(int16)": "int16",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+
+
+def open_session(
+    path: str | os.PathLike[str], *, optimize: bool = True, threads: int = 1
+) -> ort.InferenceSession:
+    """Open `path` on the CPU with `threads` threads; one is best for a step of a small net.
+
+    Raises:
+        ArtifactError: the file is missing or onnxruntime cannot load it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ArtifactError(
+            f"no file at {str(file)!r}", hint="Check the path; `rnnx export` writes artifacts."
+        )
+    try:
+        return ort.InferenceSession(
+            str(file), _options(optimize, threads), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime raises many unrelated classes, all meaning this
+        raise ArtifactError(
+            f"onnxruntime cannot load {str(file)!r}: {_first_line(error)}",
+            hint="The file is not ONNX, is damaged, or needs a newer onnxruntime.",
+        ) from error
+
+
+def read_contract(session: ort.InferenceSession, path: str | os.PathLike[str]) -> Contract:
+    """The contract in the metadata of an open session, held against its inputs and outputs.
+
+    Raises:
+        ArtifactError: there is no contract, or it does not describe this graph.
+    """
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ArtifactError(
+            f"{os.fspath(path)!r} carries no rnnx contract",
+            hint="Export it with `rnnx export`, or convert it with `rnnx.to_streaming`.",
+        )
+    contract = Contract.from_json(text)
+    _hold_against_graph(contract, session)
+    return contract
+
+
+def _options(optimize: bool, threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what matters is raised; the rest is not the user's concern
+    options.enable_mem_pattern = False  # lengths vary, and patterns kept for each would pile up
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def _hold_against_graph(contract: Contract, session: ort.InferenceSession) -> None:
+    states_in = {state.input_name: (state.dtype, len(state.dims)) for state in contract.states}
+    states_out = {state.output_name: (state.dtype, len(state.dims)) for state in contract.states}
+    _hold_ports("inputs", _described(contract.inputs) | states_in, session.get_inputs())
+    _hold_ports("outputs", _described(contract.outputs) | states_out, session.get_outputs())
+
+
+def _described(ports: tuple[Port, ...]) -> dict[str, tuple[str, int]]:
+    return {port.name: (port.dtype, len(port.dims)) for port in ports}
+
+
+def _hold_ports(what: str, described: dict[str, tuple[str, int]], nodes: list[ort.NodeArg]) -> None:
+    found = {node.name: (_ORT_TYPES.get(node.type, node.type), len(node.shape)) for node in nodes}
+    if found != described:
+        wrong = sorted(
+            name
+            for name in found.keys() | described.keys()
+            if found.get(name) != described.get(name)
+        )
+        raise ArtifactError(
+            f"the contract does not describe this graph: its {what} differ in {', '.join(wrong)}",
+            hint="The graph or its metadata was edited by hand; export it again.",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,119 @@
+"""A stream's memory as portable bytes: no pickle, little-endian, checked by length and hash.
+
+Layout: `RNNXSNAP`, header length (uint32), header (JSON), the arrays one after another, SHA-256 over
+all of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnx_runtime.contract import DTYPES
+from rnnx_runtime.errors import StreamError
+
+MAGIC = b"RNNXSNAP"
+VERSION = 1
+_LENGTH = struct.Struct("<I")
+_HASH_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a stream remembers.
+
+    Attributes:
+        fingerprint: of the artifact the stream runs.
+        batch: sequences in the stream.
+        position: frames fed.
+        flushed: whether the sequence has ended.
+        arrays: states and last readouts by name.
+    """
+
+    fingerprint: str
+    batch: int
+    position: int
+    flushed: bool
+    arrays: Mapping[str, npt.NDArray[Any]]
+
+
+def pack(taken: Snapshot) -> bytes:
+    """The snapshot as bytes."""
+    header = json.dumps(
+        {
+            "version": VERSION,
+            "fingerprint": taken.fingerprint,
+            "batch": taken.batch,
+            "position": taken.position,
+            "flushed": taken.flushed,
+            "arrays": [[n, str(a.dtype), list(a.shape)] for n, a in taken.arrays.items()],
+        }
+    ).encode()
+    values = [np.ascontiguousarray(a, a.dtype.newbyteorder("<")) for a in taken.arrays.values()]
+    body = b"".join([MAGIC, _LENGTH.pack(len(header)), header, *(a.tobytes() for a in values)])
+    return body + hashlib.sha256(body).digest()
+
+
+def unpack(data: bytes) -> Snapshot:
+    """Read bytes that `pack` wrote.
+
+    Raises:
+        StreamError: they are not a snapshot, are damaged, or come from another version.
+    """
+    body = _verified(bytes(data))
+    try:
+        return _parse(body)
+    except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise _damaged(f"{type(error).__name__}: {error}") from error
+
+
+def _verified(data: bytes) -> bytes:
+    if not data.startswith(MAGIC):
+        raise StreamError("these bytes are not an rnnx snapshot")
+    body, digest = data[:-_HASH_BYTES], data[-_HASH_BYTES:]
+    if len(body) < len(MAGIC) + _LENGTH.size or hashlib.sha256(body).digest() != digest:
+        raise _damaged("its hash does not match; bytes are missing or changed")
+    return body
+
+
+def _parse(body: bytes) -> Snapshot:
+    start = len(MAGIC) + _LENGTH.size
+    end = start + _LENGTH.unpack_from(body, len(MAGIC))[0]
+    header = json.loads(body[start:end])
+    if header["version"] != VERSION:
+        raise ValueError(f"version {header['version']!r} is not {VERSION}")
+    return Snapshot(
+        fingerprint=str(header["fingerprint"]),
+        batch=int(header["batch"]),
+        position=int(header["position"]),
+        flushed=bool(header["flushed"]),
+        arrays=_arrays(header["arrays"], memoryview(body)[end:]),
+    )
+
+
+def _arrays(records: Any, data: memoryview) -> dict[str, npt.NDArray[Any]]:
+    arrays = {}
+    for name, dtype, shape in records:
+        if dtype not in DTYPES or any(not isinstance(size, int) or size < 0 for size in shape):
+            raise ValueError(f"array {name!r} is {dtype!r} of shape {shape!r}")
+        little = np.dtype(dtype).newbyteorder("<")
+        count = math.prod(shape) * little.itemsize
+        if count > len(data):
+            raise ValueError(f"array {name!r} is cut off")
+        arrays[str(name)] = np.frombuffer(data[:count], little).reshape(shape).astype(dtype)
+        data = data[count:]
+    if len(data):
+        raise ValueError(f"{len(data)} bytes are left over")
+    return arrays
+
+
+def _damaged(reason: str) -> StreamError:
+    return StreamError(f"the snapshot is damaged: {reason}")

@@ -1,0 +1,91 @@
+"""rnnx: recurrent networks from PyTorch to the edge.
+
+    rnnx.export(model, args, "model.onnx", streaming=True)
+    rnnx.check("model.onnx", model)
+    rnnx.quantize("model.onnx", "small.onnx", level="int8")
+    stream = rnnx.Stream("small.onnx")
+    y = stream.feed(x)
+
+Importing rnnx loads neither torch nor onnx nor onnxruntime; each name loads what it needs when it is
+first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rnnx_exporters import export, to_streaming
+    from rnnx_runtime import (
+        ArtifactError,
+        Contract,
+        ExportError,
+        InputError,
+        MissingExtraError,
+        Model,
+        NotStreamableError,
+        Port,
+        QuantizationError,
+        RnnxError,
+        SpecError,
+        State,
+        Stream,
+        StreamError,
+        load_contract,
+    )
+
+    from rnnx.parity import Report, check
+    from rnnx.quantize import quantize
+
+__all__ = [
+    "ArtifactError",
+    "Contract",
+    "ExportError",
+    "InputError",
+    "MissingExtraError",
+    "Model",
+    "NotStreamableError",
+    "Port",
+    "QuantizationError",
+    "Report",
+    "RnnxError",
+    "SpecError",
+    "State",
+    "Stream",
+    "StreamError",
+    "check",
+    "export",
+    "load_contract",
+    "quantize",
+    "to_streaming",
+]
+
+_HOMES = {
+    "Report": "rnnx.parity",
+    "check": "rnnx.parity",
+    "export": "rnnx_exporters",
+    "quantize": "rnnx.quantize",
+    "to_streaming": "rnnx_exporters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("rnnx")
+    if name not in __all__:
+        raise AttributeError(f"module 'rnnx' has no attribute {name!r}")
+    return getattr(_load(_HOMES.get(name, "rnnx_runtime")), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+def _load(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        from rnnx.extras import explain
+
+        raise explain(error) from error

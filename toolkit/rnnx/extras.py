@@ -1,0 +1,24 @@
+"""Which optional extra brings which package, and the error that says so."""
+
+from rnnx_runtime.errors import MissingExtraError
+
+_EXTRA_OF = {
+    "torch": "export",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxscript": "export",
+    "matplotlib": "report",
+    "vega_datasets": "recipes",
+}
+
+
+def explain(error: ModuleNotFoundError) -> ModuleNotFoundError | MissingExtraError:
+    """The error to raise instead of `error`: it names the extra where the package is ours."""
+    package = (error.name or "").partition(".")[0]
+    extra = _EXTRA_OF.get(package)
+    if extra is None:
+        return error
+    return MissingExtraError(
+        f"this needs the package {package!r}, which is not installed",
+        hint=f"pip install 'rnnx[{extra}]'",
+    )
