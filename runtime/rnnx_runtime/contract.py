@@ -11,9 +11,9 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -174,6 +174,9 @@ class Contract:
             raise _damaged(f"{type(error).__name__}: {error}") from error
 
 
+_Named = TypeVar("_Named", Port, State)
+
+
 def load_contract(path: str | os.PathLike[str]) -> Contract:
     """Read the contract of the artifact at `path`.
 
@@ -301,11 +304,11 @@ def _listed(value: Any, name: str) -> list[Any]:
     return items
 
 
-def _unique(items: Any) -> tuple[Any, ...]:
-    items = tuple(items)
-    if len({item.name for item in items}) != len(items):
+def _unique(items: Iterable[_Named]) -> tuple[_Named, ...]:
+    unique = {item.name: item for item in (kept := tuple(items))}
+    if len(unique) != len(kept):
         raise ValueError("two ports or states share a name")
-    return items
+    return kept
 
 
 def _damaged(reason: str) -> ArtifactError:

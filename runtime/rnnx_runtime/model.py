@@ -43,7 +43,7 @@ class Model:
         return Stream(self, batch=batch, strict=strict)
 
     def run(self, feeds: Array | Mapping[str, Array]) -> Array | dict[str, Array]:
-        """Run the graph once over whole sequences; a streaming artifact starts from its start state.
+        """Run the graph once over whole sequences; states begin at their start values.
 
         Args:
             feeds: one array where the artifact has one input, else arrays by name.

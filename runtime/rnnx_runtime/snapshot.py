@@ -1,7 +1,7 @@
 """A stream's memory as portable bytes: no pickle, little-endian, checked by length and hash.
 
-Layout: `RNNXSNAP`, header length (uint32), header (JSON), the arrays one after another, SHA-256 over
-all of it.
+Layout: `RNNXSNAP`, header length (uint32), header (JSON), the arrays one after another, and a
+SHA-256 over all of it.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
     stream = rnnx.Stream("small.onnx")
     y = stream.feed(x)
 
-Importing rnnx loads neither torch nor onnx nor onnxruntime; each name loads what it needs when it is
-first used.
+Importing rnnx loads neither torch nor onnx nor onnxruntime; each name loads what it needs when it
+is first used.
 """
 
 from importlib import import_module

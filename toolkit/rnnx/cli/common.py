@@ -1,0 +1,45 @@
+"""What every command shares: the options they all have, talk, and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def output_option(default: str | None = None) -> Callable[[_F], _F]:
+    """`-o/--output FILE`, required where there is no default."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(dir_okay=False),
+        default=default,
+        required=default is None,
+        help="The file to write.",
+    )
+
+
+def talk(message: str) -> None:
+    """Say something to the person; never data."""
+    click.echo(message, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print data for a program."""
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def human_bytes(count: int) -> str:
+    """`1536` as `1.5 KB`, in steps of 1024."""
+    size = float(count)
+    for unit in ("B", "KB", "MB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GB"
