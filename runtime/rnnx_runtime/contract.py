@@ -305,8 +305,8 @@ def _listed(value: Any, name: str) -> list[Any]:
 
 
 def _unique(items: Iterable[_Named]) -> tuple[_Named, ...]:
-    unique = {item.name: item for item in (kept := tuple(items))}
-    if len(unique) != len(kept):
+    kept = tuple(items)
+    if len({item.name for item in kept}) != len(kept):
         raise ValueError("two ports or states share a name")
     return kept
 

@@ -1,8 +1,8 @@
 """The command line: `rnnx export | check | quantize | stream | inspect | bench | demo`.
 
-One module for each command, imported when it is called, so that `rnnx --help` stays light. Data goes
-to stdout, talk to stderr. Exit code 0: done, and equal where something was compared; 1: compared
-and not equal; 2: misuse or failure, with one sentence and a hint.
+One module for each command, imported when it is called, so that `rnnx --help` stays light. Data
+goes to stdout, talk to stderr. Exit code 0: done, and equal where something was compared;
+1: compared and not equal; 2: misuse or failure, with one sentence and a hint.
 """
 
 from __future__ import annotations
