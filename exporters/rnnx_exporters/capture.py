@@ -1,0 +1,187 @@
+"""Captures a torch model with torch.export, and says in the user's terms what it cannot capture."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sysconfig
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import onnx_ir as ir
+import torch
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from rnnx_exporters.recurrent import Recurrent, translations
+from rnnx_runtime.errors import ExportError, RnnxError
+
+_NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
+_STDLIB = sysconfig.get_path("stdlib")
+_WAY_OUT = (
+    "Keep sizes symbolic: no Python loop over time, no int(x.shape[1]), no tensor made for one"
+    " length. A loop over a cell becomes nn.RNN, nn.GRU or nn.LSTM over the whole sequence."
+)
+
+
+@dataclass
+class Frozen:
+    """Where the model's code turned a free size into a number.
+
+    Attributes:
+        numbers: `file:line: code` where a size became one number.
+        guards: the same where the code decided by a size.
+    """
+
+    numbers: list[str] = field(default_factory=list)
+    guards: list[str] = field(default_factory=list)
+
+    @property
+    def line(self) -> str:
+        """The line to show."""
+        return (self.numbers or self.guards or ["a line torch does not tell"])[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A captured model: its ONNX graph, still with torch's names, and what it must contain.
+
+    Attributes:
+        model: the ONNX graph.
+        layers: the number of native recurrent nodes it must have.
+    """
+
+    model: ir.Model
+    layers: int
+
+
+def capture(
+    module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any, opset_version: int
+) -> Captured:
+    """The ONNX graph of `module`, recurrent layers native, free axes free.
+
+    Raises:
+        ExportError: torch cannot capture the model, or its code freezes a free size.
+    """
+    with _quiet(), _recording() as frozen, Recurrent() as recurrent:
+        try:
+            program = torch.export.export(module, args, dynamic_shapes=dynamic_shapes, strict=False)
+        except RnnxError:
+            raise
+        except Exception as error:  # torch.export raises many unrelated classes
+            raise _explain(error, frozen) from error
+    return Captured(translate(program, opset_version), recurrent.layers)
+
+
+def translate(program: torch.export.ExportedProgram, opset_version: int) -> ir.Model:
+    """The ONNX graph of an exported program, not yet optimized.
+
+    Raises:
+        ExportError: an operator has no ONNX form.
+    """
+    with _quiet():
+        try:
+            exported = torch.onnx.export(
+                program,
+                custom_translation_table=translations(),
+                dynamo=True,
+                optimize=False,
+                opset_version=opset_version,
+                verbose=False,
+            )
+        except Exception as error:  # torch.onnx raises many unrelated classes
+            raise ExportError(
+                f"torch.onnx cannot translate the model: {_root(error)}",
+                hint="Replace the operator it names; run again with --debug for all of it.",
+            ) from error
+    assert exported is not None
+    return exported.model
+
+
+def _explain(error: Exception, frozen: Frozen) -> ExportError:
+    message = str(error).strip()
+    if "Constraints violated" in message or "specialized it to be a constant" in message:
+        first = [line.strip(" -") for line in message.splitlines() if line.startswith("  - ")]
+        return ExportError(
+            f"the model freezes a free axis at {frozen.line}"
+            f" ({first[0].split('. ')[0] if first else message.splitlines()[0]})",
+            hint=_WAY_OUT,
+        )
+    return ExportError(
+        f"torch.export cannot capture the model: {_root(error)}{_raised_at(error)}",
+        hint="Control flow must not depend on tensor values; run with --debug for torch's report.",
+    )
+
+
+def _root(error: BaseException) -> str:
+    """The innermost cause, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def _raised_at(error: BaseException) -> str:
+    line = _user_line(traceback.extract_tb(error.__traceback__))
+    return f" at {line}" if line else ""
+
+
+def _user_line(stack: traceback.StackSummary) -> str | None:
+    """The innermost frame that is neither torch's nor ours."""
+    for frame in reversed(stack):
+        if not _is_library(frame.filename):
+            return f"{frame.filename}:{frame.lineno}: {frame.line}"
+    return None
+
+
+def _is_library(file: str) -> bool:
+    is_stdlib = file.startswith(_STDLIB) and "site-packages" not in file
+    return is_stdlib or file.startswith(_NOT_THE_USERS)
+
+
+@contextmanager
+def _recording() -> Iterator[Frozen]:
+    """Note the user's line whenever torch turns a symbolic size into a number or decides by it."""
+    frozen = Frozen()
+    set_replacement, log_guard = ShapeEnv._set_replacement, ShapeEnv._log_guard
+
+    def replacing(self: ShapeEnv, symbol: Any, target: Any, *args: Any) -> Any:
+        if target.is_number:
+            frozen.numbers.extend(_here())
+        return set_replacement(self, symbol, target, *args)
+
+    def guarding(self: ShapeEnv, *args: Any) -> Any:
+        frozen.guards.extend(_here())
+        return log_guard(self, *args)
+
+    with (
+        mock.patch.object(ShapeEnv, "_set_replacement", replacing),
+        mock.patch.object(ShapeEnv, "_log_guard", guarding),
+    ):
+        yield frozen
+
+
+def _here() -> list[str]:
+    line = _user_line(traceback.extract_stack())
+    return [line] if line else []
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch prints and logs about itself; what matters to the user is raised."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,244 @@
+"""Which axes of a model's inputs are free: given by the user, or found by experiment."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from rnnx_runtime.errors import ExportError, InputError
+
+BATCH = "batch"
+TIME = "time"
+_MOST_HYPOTHESES = 500
+_ASK = (
+    "Name the free axes: dynamic_shapes={'x': {0: 'batch', 1: 'time'}}"
+    " (on the command line: --input 'x=float32[batch,time,40]')."
+)
+
+Axes = dict[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Example arguments and the names of their free axes.
+
+    Attributes:
+        args: the example arguments.
+        axes: for each leaf of `args` in order, its free axes by number; empty where none is.
+    """
+
+    args: tuple[Any, ...]
+    axes: tuple[Axes, ...]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The example's size of each named axis."""
+        return {
+            name: leaf.shape[axis]
+            for leaf, axes in zip(_leaves(self.args), self.axes, strict=True)
+            for axis, name in axes.items()
+        }
+
+    def tensors(self) -> list[tuple[Tensor, Axes]]:
+        """The tensors among the leaves, with their free axes."""
+        pairs = zip(_leaves(self.args), self.axes, strict=True)
+        return [(leaf, axes) for leaf, axes in pairs if isinstance(leaf, Tensor)]
+
+    def dims(self) -> Any:
+        """The free axes as torch.export takes them, in the structure of `args`."""
+        dims = {name: torch.export.Dim(name) for name in self.sizes}
+        specs = [{axis: dims[name] for axis, name in axes.items()} or None for axes in self.axes]
+        return pytree.tree_unflatten(specs, pytree.tree_structure(self.args))
+
+    def resized(self, sizes: Mapping[str, int]) -> Layout:
+        """The same layout with the named axes of the example repeated or cut to `sizes`."""
+        leaves = [
+            _resize(leaf, axes, sizes)
+            for leaf, axes in zip(_leaves(self.args), self.axes, strict=True)
+        ]
+        args = pytree.tree_unflatten(leaves, pytree.tree_structure(self.args))
+        return Layout(args, self.axes)
+
+    def traceable(self) -> Layout:
+        """The same layout with no free axis of size 1, which torch.export would freeze."""
+        return self.resized({name: 2 for name, size in self.sizes.items() if size < 2})
+
+
+def given(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -> Layout:
+    """The layout the user names, by argument name or in the order of the arguments.
+
+    Raises:
+        InputError: it names no argument of the model, an axis that is not there, or is inconsistent.
+    """
+    layout = Layout(args, tuple(_read(args, _in_order(module, args, dynamic_shapes))))
+    for leaf, axes in zip(_leaves(args), layout.axes, strict=True):
+        _hold(leaf, axes)
+    _hold_sizes(layout)
+    return layout
+
+
+def infer(module: torch.nn.Module, args: tuple[Any, ...]) -> Layout:
+    """The layout under which batch and time reach the recurrent layers as batch and time.
+
+    Each assignment that the sizes allow is tried: the model is run with a larger batch and with
+    another length, and its first recurrent layer must see just that.
+
+    Raises:
+        ExportError: no assignment fits, or more than one does.
+    """
+    first = _first_recurrent(module)
+    hypotheses = [Layout(args, axes) for axes in _hypotheses(args)]
+    if len(hypotheses) > _MOST_HYPOTHESES:
+        raise ExportError("the inputs have too many axes of equal size to tell apart", hint=_ASK)
+    fitting = [layout for layout in hypotheses if _fits(module, first, layout)]
+    most = max((sum(map(len, layout.axes)) for layout in fitting), default=0)
+    best = [layout for layout in fitting if sum(map(len, layout.axes)) == most]
+    if len(best) != 1:
+        raise ExportError(
+            f"the batch and time axes of the inputs are not clear: {len(best)} ways fit", hint=_ASK
+        )
+    return best[0]
+
+
+def _leaves(args: Any) -> list[Any]:
+    leaves: list[Any] = pytree.tree_leaves(args)
+    return leaves
+
+
+def _in_order(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -> list[Any]:
+    if not isinstance(dynamic_shapes, Mapping):
+        return list(dynamic_shapes)
+    names = list(inspect.signature(module.forward).bind(*args).arguments)
+    unknown = [name for name in dynamic_shapes if name not in names]
+    if unknown:
+        raise InputError(
+            f"dynamic_shapes names {', '.join(map(repr, unknown))}, but the model's arguments are"
+            f" {', '.join(names)}"
+        )
+    return [dynamic_shapes.get(name) for name in names]
+
+
+def _read(value: Any, spec: Any) -> Iterator[Axes]:
+    """The free axes of each leaf of `value`, from the user's nested `spec`."""
+    if isinstance(value, list | tuple):
+        specs = list(spec) if isinstance(spec, list | tuple) else [None] * len(value)
+        if len(specs) != len(value):
+            raise InputError(f"dynamic_shapes has {len(specs)} entries for {len(value)} values")
+        for item, part in zip(value, specs, strict=True):
+            yield from _read(item, part)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _read(item, spec.get(key) if isinstance(spec, Mapping) else None)
+    elif value is None or spec is None:
+        yield {}
+    else:
+        pairs = spec.items() if isinstance(spec, Mapping) else enumerate(spec)
+        yield {axis: _name(dim) for axis, dim in pairs if dim is not None}
+
+
+def _name(dim: Any) -> str:
+    name = dim if isinstance(dim, str) else getattr(dim, "__name__", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise InputError(f"the free axis {dim!r} has no name", hint=_ASK)
+    return name
+
+
+def _hold(leaf: Any, axes: Axes) -> None:
+    if axes and not isinstance(leaf, Tensor):
+        raise InputError(f"dynamic_shapes names axes of {leaf!r}, which is not a tensor")
+    wrong = [axis for axis in axes if not 0 <= axis < leaf.dim()]
+    if wrong:
+        raise InputError(f"dynamic_shapes names axis {wrong[0]} of a tensor of {leaf.dim()} axes")
+
+
+def _hold_sizes(layout: Layout) -> None:
+    for leaf, axes in layout.tensors():
+        for axis, name in axes.items():
+            if leaf.shape[axis] != layout.sizes[name] or not leaf.shape[axis]:
+                raise InputError(
+                    f"axis {name!r} of the example has the sizes {leaf.shape[axis]} and"
+                    f" {layout.sizes[name]}; it must have one size, and at least 1"
+                )
+
+
+def _resize(leaf: Any, axes: Axes, sizes: Mapping[str, int]) -> Any:
+    for axis, name in axes.items():
+        if name in sizes:
+            index = torch.arange(sizes[name], device=leaf.device) % leaf.shape[axis]
+            leaf = leaf.index_select(axis, index)
+    return leaf
+
+
+def _first_recurrent(module: torch.nn.Module) -> torch.nn.RNNBase:
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.RNNBase):
+            return layer
+    raise ExportError("the model has no recurrent layer that tells its batch and time axes", hint=_ASK)
+
+
+def _hypotheses(args: tuple[Any, ...]) -> Iterator[tuple[Axes, ...]]:
+    """Every assignment of batch and time to axes in which equal names have equal sizes."""
+    choices = [_choices(leaf) for leaf in _leaves(args)]
+    for axes in itertools.product(*choices):
+        names = {name for leaf_axes in axes for name in leaf_axes.values()}
+        if TIME in names and _sizes_agree(_leaves(args), axes):
+            yield axes
+
+
+def _choices(leaf: Any) -> list[Axes]:
+    if not isinstance(leaf, Tensor):
+        return [{}]
+    count = range(leaf.dim())
+    both = [{b: BATCH, t: TIME} for b, t in itertools.permutations(count, 2)]
+    return [{}, *({a: BATCH} for a in count), *({a: TIME} for a in count), *both]
+
+
+def _sizes_agree(leaves: Sequence[Any], axes: Sequence[Axes]) -> bool:
+    sizes: dict[str, int] = {}
+    pairs = zip(leaves, axes, strict=True)
+    return all(
+        sizes.setdefault(name, leaf.shape[axis]) == leaf.shape[axis]
+        for leaf, leaf_axes in pairs
+        for axis, name in leaf_axes.items()
+    )
+
+
+def _fits(module: torch.nn.Module, first: torch.nn.RNNBase, layout: Layout) -> bool:
+    """Whether the first recurrent layer sees a larger batch and another length as just that."""
+    sizes = layout.sizes
+    batch, frames = _seen(module, first, layout) or (0, 0)
+    longer = _seen(module, first, layout.resized({TIME: 2 * sizes[TIME] + 1}))
+    if longer is None or longer[0] != batch or longer[1] == frames:
+        return False
+    if BATCH not in sizes:
+        return True
+    return _seen(module, first, layout.resized({BATCH: sizes[BATCH] + 1})) == (batch + 1, frames)
+
+
+def _seen(
+    module: torch.nn.Module, first: torch.nn.RNNBase, layout: Layout
+) -> tuple[int, int] | None:
+    """The batch and length the layer sees, or None if the model cannot run."""
+    seen: list[tuple[int, int]] = []
+
+    def look(layer: torch.nn.RNNBase, args: tuple[Any, ...]) -> None:
+        shape = args[0].shape
+        batch, frames = (0, 1) if layer.batch_first else (1, 0)
+        seen.append((shape[batch], shape[frames]) if len(shape) == 3 else (0, shape[0]))
+
+    handle = first.register_forward_pre_hook(look)
+    try:
+        with torch.no_grad():
+            module(*layout.args)
+    except Exception:  # whatever the model raises, this is not its layout
+        return None
+    finally:
+        handle.remove()
+    return seen[0] if seen else None

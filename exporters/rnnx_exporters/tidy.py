@@ -1,0 +1,135 @@
+"""Tidies a freshly translated graph: constants folded, axes and nodes named, torch's notes removed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator, Mapping
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import optimizer
+
+from rnnx_exporters.cells import OPERATORS
+from rnnx_exporters.recurrent import LAYER_KEY
+
+MODULE_KEY = "rnnx.module"
+_SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+
+
+def tidy(model: ir.Model, symbols: Mapping[str, str]) -> None:
+    """Fold, optimize, name and strip `model` in place.
+
+    Args:
+        model: a graph as torch.onnx translates it.
+        symbols: for each of torch's symbols (`s77`), the axis' name.
+    """
+    fold_weights(model)
+    optimizer.optimize_ir(model)
+    _name_axes(model, symbols)
+    _strip(model)
+    _name_recurrent(model)
+
+
+def fold_weights(model: ir.Model) -> None:
+    """Make the weights of every recurrent node plain initializers, of whatever size they are."""
+    common.CommonSubexpressionEliminationPass()(model)
+    packing = set(_packing(model))
+    optimizer.fold_constants(
+        model,
+        input_size_limit=sys.maxsize,
+        output_size_limit=sys.maxsize,
+        should_fold=lambda node: node in packing,
+    )
+    common.RemoveUnusedNodesPass()(model)
+
+
+def recurrent_nodes(model: ir.Model) -> list[ir.Node]:
+    """The RNN, GRU and LSTM nodes of the graph, subgraphs included."""
+    return [node for node in model.graph.all_nodes() if node.op_type in OPERATORS]
+
+
+def module_of(node: ir.Node) -> str:
+    """The torch module a node came from, or the node's own name."""
+    return node.metadata_props.get(MODULE_KEY) or node.name or node.op_type
+
+
+def _packing(model: ir.Model) -> Iterator[ir.Node]:
+    """The nodes that compute the weights (inputs W, R and B) of recurrent nodes."""
+    values = [value for node in recurrent_nodes(model) for value in node.inputs[1:4]]
+    seen: set[ir.Node] = set()
+    while values:
+        value = values.pop()
+        node = value.producer() if value is not None else None
+        if node is not None and node not in seen:
+            seen.add(node)
+            values.extend(node.inputs)
+            yield node
+
+
+def _name_axes(model: ir.Model, symbols: Mapping[str, str]) -> None:
+    for value in _values(model):
+        if value.shape is not None:
+            value.shape = ir.Shape([_renamed(dim, symbols) for dim in value.shape])
+
+
+def _renamed(dim: int | ir.SymbolicDim, symbols: Mapping[str, str]) -> int | str | None:
+    if isinstance(dim, int) or dim.value is None:
+        return dim if isinstance(dim, int) else None
+    return re.sub(r"\b\w+\b", lambda match: symbols.get(match[0], match[0]), str(dim.value))
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    yield from model.graph.inputs
+    yield from model.graph.initializers.values()
+    for node in model.graph.all_nodes():
+        yield from node.outputs
+
+
+def _strip(model: ir.Model) -> None:
+    """Keep of torch's notes only each node's module; the rest holds the user's paths and code."""
+    modules = {node: _module(node) for node in model.graph.all_nodes()}
+    layers = {node: node.metadata_props.get(LAYER_KEY) for node in recurrent_nodes(model)}
+    common.ClearMetadataAndDocStringPass()(model)
+    for value in _values(model):
+        value.metadata_props.clear()
+    for node, module in modules.items():
+        if module:
+            node.metadata_props[MODULE_KEY] = module
+    for node, layer in layers.items():
+        if layer is not None:
+            node.metadata_props[LAYER_KEY] = layer
+
+
+def _module(node: ir.Node) -> str:
+    scopes = node.metadata_props.get(_SCOPES_KEY)
+    path = ast.literal_eval(scopes) if scopes else []
+    return path[-2] if len(path) > 1 and not path[-2].startswith("_empty") else ""
+
+
+def _name_recurrent(model: ir.Model) -> None:
+    """Name recurrent nodes after their module and layer, and their weights after the node."""
+    taken: set[str] = set()
+    for node in recurrent_nodes(model):
+        module = node.metadata_props.get(MODULE_KEY) or node.op_type.lower()
+        name = _free_name(f"{module}.l{node.metadata_props.get(LAYER_KEY, 0)}", taken)
+        node.name = name
+        for value, letter in zip(node.inputs[1:4], "WRB", strict=False):
+            if value is not None and value.is_initializer() and (value.name or "").startswith("val_"):
+                _rename(model, value, f"{name}.{letter}")
+
+
+def _free_name(wanted: str, taken: set[str]) -> str:
+    name = wanted
+    call = 2
+    while name in taken:
+        name, call = f"{wanted}.call{call}", call + 1
+    taken.add(name)
+    return name
+
+
+def _rename(model: ir.Model, value: ir.Value, name: str) -> None:
+    initializers = value.graph.initializers if value.graph else model.graph.initializers
+    if name not in initializers:
+        ir.convenience.rename_values([value], [name])
