@@ -150,14 +150,14 @@ def _recording() -> Iterator[Frozen]:
     frozen = Frozen()
     set_replacement, log_guard = ShapeEnv._set_replacement, ShapeEnv._log_guard
 
-    def replacing(self: ShapeEnv, symbol: Any, target: Any, *args: Any) -> Any:
+    def replacing(self: ShapeEnv, symbol: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
         if target.is_number:
             frozen.numbers.extend(_here())
-        return set_replacement(self, symbol, target, *args)
+        return set_replacement(self, symbol, target, *args, **kwargs)
 
-    def guarding(self: ShapeEnv, *args: Any) -> Any:
+    def guarding(self: ShapeEnv, *args: Any, **kwargs: Any) -> Any:
         frozen.guards.extend(_here())
-        return log_guard(self, *args)
+        return log_guard(self, *args, **kwargs)
 
     with (
         mock.patch.object(ShapeEnv, "_set_replacement", replacing),

@@ -180,7 +180,9 @@ def _first_recurrent(module: torch.nn.Module) -> torch.nn.RNNBase:
     for layer in module.modules():
         if isinstance(layer, torch.nn.RNNBase):
             return layer
-    raise ExportError("the model has no recurrent layer that tells its batch and time axes", hint=_ASK)
+    raise ExportError(
+        "the model has no recurrent layer that tells its batch and time axes", hint=_ASK
+    )
 
 
 def _hypotheses(args: tuple[Any, ...]) -> Iterator[tuple[Axes, ...]]:

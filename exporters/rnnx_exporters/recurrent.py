@@ -40,9 +40,7 @@ class Recurrent(TorchFunctionMode):
         super().__init__()
         self.layers = 0
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         cell = _CELL_OF.get(func)
         if cell is None:
             return func(*args, **(kwargs or {}))

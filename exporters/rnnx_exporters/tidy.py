@@ -116,7 +116,11 @@ def _name_recurrent(model: ir.Model) -> None:
         name = _free_name(f"{module}.l{node.metadata_props.get(LAYER_KEY, 0)}", taken)
         node.name = name
         for value, letter in zip(node.inputs[1:4], "WRB", strict=False):
-            if value is not None and value.is_initializer() and (value.name or "").startswith("val_"):
+            if (
+                value is not None
+                and value.is_initializer()
+                and (value.name or "").startswith("val_")
+            ):
                 _rename(model, value, f"{name}.{letter}")
 
 

@@ -1,0 +1,84 @@
+"""Describes an offline graph as a contract: its ports, their axes, and the ids they take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import onnx_ir as ir
+
+from rnnx_exporters.layout import BATCH, TIME
+from rnnx_runtime.contract import DTYPES, Contract, Dims, Port
+from rnnx_runtime.errors import ExportError
+
+_KEEP_IDS = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+
+
+def describe(
+    model: ir.Model, *, time: str = TIME, source: Mapping[str, Any] | None = None
+) -> Contract:
+    """The contract of an offline graph.
+
+    Args:
+        model: the graph; free axes carry names.
+        time: the name of its time axis.
+        source: where it came from.
+
+    Raises:
+        ExportError: an input or output has no shape, or a dtype no stream can carry.
+    """
+    batch = _batch_name(model.graph.inputs, time)
+    return Contract(
+        inputs=tuple(_port(value, batch, time) for value in model.graph.inputs),
+        outputs=tuple(_port(value, batch, time) for value in model.graph.outputs),
+        source=dict(source or {}),
+    )
+
+
+def _batch_name(inputs: Iterable[ir.Value], time: str) -> str:
+    """`"batch"`, or the only other name a free axis has."""
+    names = {dim for value in inputs for dim in dims_of(value) if isinstance(dim, str)} - {time}
+    return names.pop() if len(names) == 1 else BATCH
+
+
+def dims_of(value: ir.Value) -> Dims:
+    """The value's shape; free axes by name.
+
+    Raises:
+        ExportError: the shape is not known.
+    """
+    if value.shape is None:
+        raise ExportError(
+            f"the shape of {value.name!r} is not known",
+            hint="Run onnx.shape_inference on the file first.",
+        )
+    return tuple(dim if isinstance(dim, int) else str(dim.value or "?") for dim in value.shape)
+
+
+def _port(value: ir.Value, batch: str, time: str) -> Port:
+    dims = dims_of(value)
+    dtype = "" if value.dtype is None else value.dtype.numpy().name
+    if dtype not in DTYPES:
+        raise ExportError(
+            f"{value.name!r} is of dtype {dtype or 'unknown'!r}, which rnnx does not take"
+        )
+    return Port(
+        name=str(value.name),
+        dtype=dtype,
+        dims=dims,
+        batch_axis=dims.index(batch) if batch in dims else None,
+        time_axis=dims.index(time) if time in dims else None,
+        num_embeddings=_num_embeddings(value) if dtype.startswith("int") else None,
+    )
+
+
+def _num_embeddings(value: ir.Value) -> int | None:
+    """The rows of the table that `value` looks ids up in, if it does."""
+    for node in value.consumers():
+        if node.op_type == "Gather" and node.inputs[1] is value:
+            table = node.inputs[0]
+            if table is not None and table.shape is not None and isinstance(table.shape[0], int):
+                return table.shape[0]
+        if node.op_type in _KEEP_IDS and (found := _num_embeddings(node.outputs[0])):
+            return found
+    return None

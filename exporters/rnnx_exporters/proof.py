@@ -1,0 +1,96 @@
+"""Proves a graph before it is written: against torch at other sizes, and streaming against offline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from torch.utils import _pytree as pytree
+
+from rnnx_exporters.compare import compare
+from rnnx_exporters.layout import BATCH, TIME, Layout
+from rnnx_runtime.errors import ExportError
+
+Array = npt.NDArray[Any]
+
+# Batch and length pairs that no example is likely to have, one of each among them.
+_SIZES = ((3, 7), (1, 1), (4, 23))
+
+
+def prove_export(model: ir.Model, module: torch.nn.Module, layout: Layout) -> float:
+    """Run graph and module at several batches and lengths.
+
+    Returns:
+        The largest difference of any output.
+
+    Raises:
+        ExportError: they differ, or the module runs at no other size than the example's.
+    """
+    session = session_of(model)
+    worst = 0.0
+    for sized in _runnable(module, layout):
+        reference = _flat(module(*sized.args))
+        worst = max(worst, _hold(session, sized, reference))
+    return worst
+
+
+def session_of(model: ir.Model) -> ort.InferenceSession:
+    """An onnxruntime session over a graph in memory.
+
+    Raises:
+        ExportError: onnxruntime does not accept the graph.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        data = ir.to_proto(model).SerializeToString()
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises many unrelated classes
+        raise ExportError(f"onnxruntime does not accept the exported graph: {error}") from error
+
+
+def _runnable(module: torch.nn.Module, layout: Layout) -> Iterator[Layout]:
+    """The example and its resized forms that the module itself can run."""
+    yield layout
+    ran = not layout.sizes
+    for batch, frames in _SIZES:
+        sized = layout.resized({BATCH: batch, TIME: frames})
+        try:
+            module(*sized.args)
+        except Exception:  # too short for a convolution, say: not the exporter's matter
+            continue
+        ran = True
+        yield sized
+    if not ran:
+        raise ExportError(
+            "the model runs at the example's sizes only, so nothing can be proven at others",
+            hint="Run it by hand with another batch and length; see what it raises.",
+        )
+
+
+def _hold(session: ort.InferenceSession, sized: Layout, reference: Sequence[Array]) -> float:
+    arrays = [tensor.detach().cpu().numpy() for tensor, _ in sized.tensors()]
+    names = [node.name for node in session.get_inputs()]
+    results = session.run(None, dict(zip(names, arrays, strict=True)))
+    worst = 0.0
+    for node, actual, expected in zip(session.get_outputs(), results, reference, strict=True):
+        found = compare(actual, expected)
+        if not found.passed:
+            raise ExportError(
+                f"output {node.name!r} differs from the model at sizes {sized.sizes}:"
+                f" {found.reason or f'by {found.max_abs:.2e} at {list(found.index or ())}'}",
+                hint="The model may be random or keep state of its own between calls.",
+            )
+        worst = max(worst, found.max_abs)
+    return worst
+
+
+def _flat(outputs: Any) -> list[Array]:
+    leaves = pytree.tree_leaves(outputs)
+    return [np.asarray(leaf.detach().cpu()) for leaf in leaves if isinstance(leaf, torch.Tensor)]

@@ -1,0 +1,165 @@
+"""The door: a torch model goes in, an artifact comes out, proven equal before it is written."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from rnnx_exporters import artifact
+from rnnx_exporters.capture import Captured, capture, translate
+from rnnx_exporters.describe import describe
+from rnnx_exporters.guards import guard
+from rnnx_exporters.layout import Layout, given, infer
+from rnnx_exporters.proof import prove_export
+from rnnx_exporters.streaming import stream_graph
+from rnnx_exporters.tidy import tidy
+from rnnx_runtime.contract import Contract
+from rnnx_runtime.errors import ExportError, InputError
+
+# The opset torch.onnx writes natively; onnxruntime and every other runtime in use reads it.
+OPSET_VERSION = 18
+
+
+def export(
+    model: torch.nn.Module | torch.export.ExportedProgram,
+    args: tuple[Any, ...],
+    path: str | os.PathLike[str],
+    *,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    dynamic_shapes: Any = None,
+    streaming: bool = False,
+    opset_version: int | None = None,
+) -> Contract:
+    """Export a torch model to an ONNX artifact with native RNN, GRU and LSTM operators.
+
+    The model is copied and put in eval mode; the caller's is left as it was. The graph is proven
+    equal to the model at several batches and lengths before anything is written.
+
+    Args:
+        model: the network. An ExportedProgram is taken as it is, with the sizes it froze.
+        args: example arguments for `model.forward`; tensors of `[batch, time, features]`, say.
+        path: the file to write.
+        input_names: names for the graph's inputs; the argument names where left out.
+        output_names: names for its outputs; `y`, or `y0`, `y1`, ... where left out.
+        dynamic_shapes: the free axes by argument, `{"x": {0: "batch", 1: "time"}}`. The axis named
+            `"time"` is the streaming axis. Left out, it is found from the recurrent layers.
+        streaming: write the network as a step from chunk to chunk, its states as inputs and outputs.
+        opset_version: the ONNX opset, 18 where left out.
+
+    Returns:
+        The artifact's contract.
+
+    Raises:
+        ExportError: the model cannot be captured, freezes an axis, or the graph differs from it.
+        NotStreamableError: `streaming` and the network cannot run frame after frame.
+        InputError: an argument does not fit.
+    """
+    opset_version = opset_version or OPSET_VERSION
+    graph, layout, source = _graph_of(model, tuple(args), dynamic_shapes, opset_version)
+    _name_ports(graph, input_names, output_names)
+    contract = describe(graph, source=source)
+    if streaming:
+        contract = stream_graph(graph, contract)
+    contract = artifact.seal(graph, contract)
+    artifact.save(graph, path)
+    return contract
+
+
+def _graph_of(
+    model: torch.nn.Module | torch.export.ExportedProgram,
+    args: tuple[Any, ...],
+    dynamic_shapes: Any,
+    opset_version: int,
+) -> tuple[ir.Model, Layout, dict[str, Any]]:
+    """The proven offline graph, the layout of its inputs, and where it came from."""
+    if isinstance(model, torch.export.ExportedProgram):
+        module, args = model.module(), args or model.example_inputs[0]
+        layout = given(module, args, dynamic_shapes or {})
+        captured = Captured(translate(model, opset_version), _count_layers(model))
+    else:
+        module = _frozen_copy(model)
+        layout = _layout(module, args, dynamic_shapes).traceable()
+        captured = capture(module, layout.args, layout.dims(), opset_version)
+    graph = captured.model
+    tidy(graph, _symbols(graph, layout))
+    guard(graph, layout, layers=captured.layers, opset_version=opset_version)
+    with torch.no_grad():
+        difference = prove_export(graph, module, layout)
+    source = {
+        "model": type(model).__name__,
+        "torch": torch.__version__,
+        "export_max_abs_difference": difference,
+    }
+    return graph, layout, source
+
+
+def _frozen_copy(model: torch.nn.Module) -> torch.nn.Module:
+    try:
+        return copy.deepcopy(model).eval().requires_grad_(False)
+    except Exception as error:  # a model may hold anything
+        raise ExportError(
+            f"the model cannot be copied: {error}",
+            hint="Detach tensors that are kept as attributes, and keep no open files or locks.",
+        ) from error
+
+
+def _layout(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -> Layout:
+    if dynamic_shapes is None:
+        return infer(module, args)
+    return given(module, args, dynamic_shapes)
+
+
+def _count_layers(program: torch.export.ExportedProgram) -> int:
+    functions = {"lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input"}
+    return sum(
+        int(node.args[4])
+        for node in program.graph.nodes
+        if node.op == "call_function" and str(node.target).removeprefix("aten.") in functions
+    )
+
+
+def _symbols(graph: ir.Model, layout: Layout) -> dict[str, str]:
+    """For each symbol torch chose for a free axis, the user's name."""
+    return {
+        str(value.shape[axis]): name
+        for value, (_, axes) in zip(graph.graph.inputs, layout.tensors(), strict=False)
+        for axis, name in axes.items()
+        if value.shape is not None
+    }
+
+
+def _name_ports(
+    graph: ir.Model, input_names: Sequence[str] | None, output_names: Sequence[str] | None
+) -> None:
+    inputs, outputs = graph.graph.inputs, graph.graph.outputs
+    if output_names is None:
+        output_names = ["y"] if len(outputs) == 1 else [f"y{i}" for i in range(len(outputs))]
+    wanted = [
+        *_held("input_names", input_names or [str(value.name) for value in inputs], len(inputs)),
+        *_held("output_names", output_names, len(outputs)),
+    ]
+    if len(set(wanted)) != len(wanted):
+        raise InputError(f"two inputs or outputs share a name: {', '.join(wanted)}")
+    _free_names(graph, set(wanted))
+    for value, name in zip([*inputs, *outputs], wanted, strict=True):
+        value.name = name
+
+
+def _held(what: str, names: Sequence[str], count: int) -> list[str]:
+    if len(names) != count:
+        raise InputError(f"{what} has {len(names)} names for {count} values")
+    return list(names)
+
+
+def _free_names(graph: ir.Model, wanted: set[str]) -> None:
+    """Rename inner values that stand in the way of the ports' names."""
+    for node in graph.graph.all_nodes():
+        for value in node.outputs:
+            if value.name in wanted:
+                value.name = f"{value.name}_inner"
