@@ -14,6 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rnnx.parity import Report, check
+    from rnnx.quantization import quantize
     from rnnx_exporters import export, to_streaming
     from rnnx_runtime import (
         ArtifactError,
@@ -32,9 +34,6 @@ if TYPE_CHECKING:
         StreamError,
         load_contract,
     )
-
-    from rnnx.parity import Report, check
-    from rnnx.quantize import quantize
 
 __all__ = [
     "ArtifactError",
@@ -63,7 +62,7 @@ _HOMES = {
     "Report": "rnnx.parity",
     "check": "rnnx.parity",
     "export": "rnnx_exporters",
-    "quantize": "rnnx.quantize",
+    "quantize": "rnnx.quantization",
     "to_streaming": "rnnx_exporters",
 }
 

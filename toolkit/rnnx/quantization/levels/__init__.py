@@ -1,0 +1,25 @@
+"""The levels of quantization. A new level is one function in one file and one line here.
+
+Weights stay right under every level; they differ in what is kept in the file and what computes:
+
+    fp16-store   weights kept as float16, computed in float32     half the size
+    int8-store   weights kept as int8, computed in float32        a quarter of the size
+    int8         LSTM computes in int8, all else as int8-store    a quarter of the size, faster
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import onnx_ir as ir
+
+from rnnx.quantization.change import Change
+from rnnx.quantization.levels.fp16_store import fp16_store
+from rnnx.quantization.levels.int8 import int8
+from rnnx.quantization.levels.int8_store import int8_store
+
+LEVELS: Mapping[str, Callable[[ir.Model], Change]] = {
+    "fp16-store": fp16_store,
+    "int8-store": int8_store,
+    "int8": int8,
+}

@@ -1,0 +1,29 @@
+"""fp16-store: weights kept as float16 and cast to float32 once, when the file is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from rnnx.quantization.change import Change
+from rnnx.quantization.store import store_weights
+from rnnx.quantization.weights import Weight
+from rnnx_runtime.errors import QuantizationError
+
+
+def fp16_store(model: ir.Model) -> Change:
+    """Keep the weights of `model` as float16; its layers compute in float32 as before."""
+    return store_weights(model, _to_float16)
+
+
+def _to_float16(weight: Weight) -> tuple[npt.NDArray[Any], ...]:
+    array = weight.array()
+    if np.abs(array).max() > np.finfo(np.float16).max:
+        raise QuantizationError(
+            f"weight {weight.value.name!r} holds values beyond float16's range",
+            hint="Use level int8-store, which scales every row.",
+        )
+    return (array.astype(np.float16),)

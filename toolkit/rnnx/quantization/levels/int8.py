@@ -1,0 +1,112 @@
+"""int8: LSTM computes in int8; every other layer keeps its weights as int8-store does.
+
+onnxruntime computes one recurrent operator in int8: LSTM, as com.microsoft's DynamicQuantizeLSTM.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx_ir as ir
+
+from rnnx.quantization.change import Change
+from rnnx.quantization.levels.int8_store import int8_store
+from rnnx.quantization.rows import FULL_RANGE, REDUCED_RANGE, needs_reduced_range, quantize_rows
+from rnnx.quantization.store import OVERHEAD_BYTES, add_initializer, drop_unused
+from rnnx.quantization.weights import RECURRENT, constant_array, is_constant
+
+_DOMAIN = "com.microsoft"
+_FLOAT_INPUTS = 8  # X, W, R, B, sequence_lens, initial_h, initial_c, P; then scales, zero points
+
+# Codes, scales and zero points of a weight, made once for all the nodes that share it.
+_Packed = dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]]
+
+
+def int8(model: ir.Model) -> Change:
+    """Compute the LSTM layers of `model` in int8, and keep all other weights as int8."""
+    reduced = needs_reduced_range()
+    packed: _Packed = {}
+    nodes = [node for node in model.graph.all_nodes() if _is_convertible(node)]
+    for node in nodes:
+        _convert(node, packed, REDUCED_RANGE if reduced else FULL_RANGE)
+    for weight in packed:
+        drop_unused(weight)
+    if nodes:
+        model.opset_imports[_DOMAIN] = 1
+    stored = int8_store(model)
+    notes = _notes(stored.changed, converted=len(nodes), reduced=reduced)
+    return Change(
+        changed=stored.changed + Counter(LSTM=len(nodes)),
+        notes=notes + stored.notes,
+        reduced_range=reduced if nodes else None,
+    )
+
+
+def _is_convertible(node: ir.Node) -> bool:
+    return (
+        node.op_type == "LSTM"
+        and node.domain in ("", "ai.onnx")
+        and all(is_constant(weight) for weight in node.inputs[1:3])
+        and sum(_saved(weight) for weight in node.inputs[1:3]) >= OVERHEAD_BYTES
+    )
+
+
+def _saved(weight: ir.Value | None) -> int:
+    """Bytes that int8 saves: three for each value, less a scale and a zero point for each row."""
+    directions, rows, features = constant_array(weight).shape
+    return int(directions * rows * (3 * features - 5))
+
+
+def _convert(node: ir.Node, packed: _Packed, largest: int) -> None:
+    """Make an LSTM node a DynamicQuantizeLSTM node, in place."""
+    node.resize_inputs(_FLOAT_INPUTS + 4)
+    for index in (1, 2):
+        weight = node.inputs[index]
+        assert weight is not None
+        if weight not in packed:
+            packed[weight] = _pack(weight, largest)
+        codes, scale, zero_point = packed[weight]
+        after = _FLOAT_INPUTS + 2 * (index - 1)
+        node.replace_input_with(index, codes)
+        node.replace_input_with(after, scale)
+        node.replace_input_with(after + 1, zero_point)
+    node.op_type, node.domain, node.version = "DynamicQuantizeLSTM", _DOMAIN, 1
+    node.attributes.pop("layout", None)  # onnxruntime loads batch-first LSTMs in neither form
+
+
+def _pack(weight: ir.Value, largest: int) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """The codes `[directions, features, 4 * hidden_size]`, transposed as the kernel wants them."""
+    graph = weight.graph
+    assert graph is not None
+    codes, scale = quantize_rows(constant_array(weight), (2,), largest)
+    scale = scale[..., 0]
+    return (
+        add_initializer(graph, f"{weight.name}/packed", codes.transpose(0, 2, 1)),
+        add_initializer(graph, f"{weight.name}/packed_scale", scale),
+        add_initializer(graph, f"{weight.name}/zero_point", np.zeros(scale.shape, np.int8)),
+    )
+
+
+def _notes(stored: Counter[str], *, converted: int, reduced: bool) -> list[str]:
+    notes = []
+    recurrent = sorted(stored.keys() & set(RECURRENT))
+    others = sorted(stored.keys() - set(RECURRENT))
+    if recurrent:
+        notes.append(
+            f"{', '.join(recurrent)} fell to int8-store, as onnxruntime computes no recurrent"
+            " operator but LSTM in int8: weights kept as int8, computed in float32 at its speed."
+        )
+    if others:
+        notes.append(f"{', '.join(others)}: weights kept as int8, computed in float32.")
+    if converted:
+        notes.append(
+            "The int8 LSTM scales its activations anew in every call, over all its frames and"
+            " sequences, so its results depend a little on chunk length and batch."
+        )
+    if converted and not reduced:
+        notes.append(
+            "The int8 LSTM weights use their full range: exact on this CPU, but x86 CPUs without"
+            " VNNI overflow on it. Quantize on the kind of CPU that will run it."
+        )
+    return notes

@@ -1,0 +1,26 @@
+"""int8-store: weights kept as int8 with one float32 scale for each output row.
+
+`Cast(int8) * scale` is folded when the file is loaded, so a step costs what it did.
+DequantizeLinear is not: onnxruntime would run it in every step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from rnnx.quantization.change import Change
+from rnnx.quantization.rows import FULL_RANGE, quantize_rows
+from rnnx.quantization.store import store_weights
+from rnnx.quantization.weights import Weight
+
+
+def int8_store(model: ir.Model) -> Change:
+    """Keep the weights of `model` as int8; its layers compute in float32 as before."""
+    return store_weights(model, _to_int8)
+
+
+def _to_int8(weight: Weight) -> tuple[npt.NDArray[Any], ...]:
+    return quantize_rows(weight.array(), weight.summed, FULL_RANGE)

@@ -1,0 +1,169 @@
+"""The door: one artifact in, a smaller one out, and a report of what that cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from rnnx.quantization.calibration import (
+    Calibration,
+    Feeds,
+    random_calibration,
+    read_calibration,
+)
+from rnnx.quantization.change import Change
+from rnnx.quantization.levels import LEVELS
+from rnnx.quantization.quality import measure_quality, measure_step_time, open_runner
+from rnnx.quantization.report import QuantizationReport
+from rnnx_exporters.artifact import load_graph, replacing, seal
+from rnnx_runtime.contract import METADATA_KEY, Contract, Port, load_contract
+from rnnx_runtime.errors import ArtifactError, InputError, QuantizationError
+
+_SLOWER = 1.1  # what cannot be taken for noise
+
+# What names of quantized operators hold: DynamicQuantizeLSTM, QLinearConv, MatMulNBits, ...
+_QUANTIZED = ("quantize", "qlinear", "integer", "nbits")
+
+
+def quantize(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    level: str = "int8",
+    calibration: Calibration | None = None,
+) -> QuantizationReport:
+    """Write `src` to `dst` with smaller weights, and measure what that costs.
+
+    Both are run on the same inputs before `dst` is written: a streaming artifact frame after frame,
+    any other whole.
+
+    Args:
+        src: an artifact, or any ONNX file that onnxruntime runs, in one file.
+        dst: where the smaller one goes; the contract's inputs, outputs and states stay the same.
+        level: `"fp16-store"`, `"int8-store"` or `"int8"`.
+        calibration: what to measure on: an array `[batch, time, ...]` as the contract's input says,
+            arrays by input name, the path of an `.npy` or `.npz` file of these, or an iterable of
+            any of them. Without it, random inputs.
+
+    Raises:
+        InputError: `level` is unknown, or the calibration data does not fit.
+        ArtifactError: `src` is missing, not ONNX, or damaged; `dst` has no folder.
+        QuantizationError: nothing would change, `src` is quantized already, or the result gives NaN
+            or infinity. Nothing is written.
+    """
+    apply = _level(level)
+    model = load_graph(src)
+    contract = _contract(model, src)
+    _refuse_unusable(model, contract, src)
+    runs = _runs(calibration, contract)
+    original = open_runner(src, contract)
+    change = _applied(apply, model, f"level {level!r} would change nothing in {os.fspath(src)!r}")
+    record: dict[str, Any] = {
+        "level": level,
+        "changed": dict(change.changed),
+        "reduced_range": change.reduced_range,
+        "measured_on": "random inputs" if calibration is None else "calibration data",
+    }
+    with replacing(dst) as beside:
+        _write(model, contract, record, beside)
+        quantized = open_runner(beside, contract)
+        record["snr_db"], notes = measure_quality(original, quantized, runs)
+        report = QuantizationReport(
+            **record,
+            source_bytes=Path(src).stat().st_size,
+            output_bytes=_write(model, contract, record, beside),
+            step_time_ratio=measure_step_time(original, quantized, runs),
+            notes=(*change.notes, *notes),
+        )
+    return dataclasses.replace(report, notes=(*report.notes, *_advice(report)))
+
+
+def _level(level: str) -> Callable[[ir.Model], Change]:
+    if level not in LEVELS:
+        raise InputError(f"there is no level {level!r}", hint=f"Choose one of {', '.join(LEVELS)}.")
+    return LEVELS[level]
+
+
+def _contract(model: ir.Model, path: str | os.PathLike[str]) -> Contract:
+    """The artifact's contract, or, for ONNX from elsewhere, its inputs and outputs as they are."""
+    if METADATA_KEY in model.metadata_props:
+        return load_contract(path)
+    return Contract(
+        inputs=tuple(_port(value) for value in model.graph.inputs if not value.is_initializer()),
+        outputs=tuple(_port(value) for value in model.graph.outputs),
+    )
+
+
+def _port(value: ir.Value) -> Port:
+    if value.dtype is None or value.shape is None:
+        raise ArtifactError(f"{value.name!r} has no type or shape in the file")
+    dims = tuple(
+        dim if isinstance(dim, int) else dim.value or f"axis{axis}"
+        for axis, dim in enumerate(value.shape)
+    )
+    return Port(str(value.name), value.dtype.numpy().name, dims)
+
+
+def _runs(calibration: Calibration | None, contract: Contract) -> list[Feeds]:
+    if calibration is None:
+        return random_calibration(contract)
+    return read_calibration(calibration, contract)
+
+
+def _refuse_unusable(model: ir.Model, contract: Contract, path: str | os.PathLike[str]) -> None:
+    quantized = {node.op_type for node in model.graph.all_nodes() if _is_quantized(node)}
+    if contract.quantization or quantized:
+        level = (contract.quantization or {}).get("level") or ", ".join(sorted(quantized))
+        raise QuantizationError(
+            f"{os.fspath(path)!r} is quantized already ({level})",
+            hint="Quantize the float32 artifact it was made from.",
+        )
+    tensors = (tensor for graph in model.graphs() for tensor in graph.initializers.tensors())
+    if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
+        raise ArtifactError(
+            f"{os.fspath(path)!r} keeps weights in a second file",
+            hint="Write it as one file: onnx.save(onnx.load(path), 'whole.onnx').",
+        )
+
+
+def _is_quantized(node: ir.Node) -> bool:
+    return any(part in node.op_type.lower() for part in _QUANTIZED)
+
+
+def _applied(apply: Callable[[ir.Model], Change], model: ir.Model, failure: str) -> Change:
+    change = apply(model)
+    if not change.changed:
+        reason = " ".join(change.notes) or "It has no float32 weight of a layer rnnx knows."
+        raise QuantizationError(
+            f"{failure}. {reason}",
+            hint="Weights of RNN, GRU, LSTM, MatMul, Gemm, Gather, Conv and ConvTranspose become"
+            " smaller where they are float32 initializers.",
+        )
+    return change
+
+
+def _write(model: ir.Model, contract: Contract, record: dict[str, Any], path: Path) -> int:
+    """Write the graph, with its contract where it has one; the file's size in bytes.
+
+    What the last check measured was measured on another graph, so it does not stay.
+    """
+    if METADATA_KEY in model.metadata_props:
+        seal(model, dataclasses.replace(contract, quantization=dict(record), checked=None))
+    ir.save(model, path)
+    return path.stat().st_size
+
+
+def _advice(report: QuantizationReport) -> list[str]:
+    advice = []
+    if report.measured_on == "random inputs":
+        advice.append("Measured on random inputs: give calibration data to measure on yours.")
+    if report.reduced_range is not None and report.step_time_ratio > _SLOWER:
+        advice.append("A step is slower than before: int8-store is as small, at float32 speed.")
+    if report.output_bytes >= report.source_bytes:
+        advice.append("The file is no smaller: the network is too small to gain from this.")
+    return advice

@@ -1,0 +1,87 @@
+"""Keeps weights small in the file; the graph widens them again, once, when it is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from rnnx.quantization.change import Change
+from rnnx.quantization.weights import RECURRENT, Weight, describe_computed, find_weights
+
+Array = npt.NDArray[Any]
+
+# What two more nodes and their names cost in the file: a weight that saves less stays as it is.
+OVERHEAD_BYTES = 256
+
+
+def store_weights(model: ir.Model, shrink: Callable[[Weight], tuple[Array, ...]]) -> Change:
+    """Replace every weight of `model` by `Cast(small) * scale`.
+
+    Args:
+        model: changed in place.
+        shrink: gives the small array of a weight, and its scale where it has one.
+    """
+    change = Change(notes=_computed_weights(model))
+    touched: set[ir.Node] = set()
+    kept = 0
+    for weight in list(find_weights(model)):
+        stored = shrink(weight)
+        if _saved(weight, stored) < OVERHEAD_BYTES:
+            kept += 1
+        else:
+            _replace(weight, stored)
+            touched.update(weight.nodes)
+    if kept:
+        change.notes.append(f"{kept} small weights stay float32: they would save next to nothing.")
+    change.changed = Counter(node.op_type for node in touched)
+    return change
+
+
+def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    """`array` as a new initializer of `graph`."""
+    value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(array), name=name))
+    graph.register_initializer(value)
+    return value
+
+
+def drop_unused(value: ir.Value) -> None:
+    """Remove an initializer that nothing reads any more."""
+    if value.graph is not None and not value.uses() and not value.is_graph_output():
+        value.graph.initializers.pop(str(value.name))
+
+
+def _computed_weights(model: ir.Model) -> list[str]:
+    nodes = [node for node in model.graph.all_nodes() if node.op_type in RECURRENT]
+    return [note for note in map(describe_computed, nodes) if note]
+
+
+def _saved(weight: Weight, stored: tuple[Array, ...]) -> int:
+    return weight.array().nbytes - sum(array.nbytes for array in stored)
+
+
+def _replace(weight: Weight, stored: tuple[Array, ...]) -> None:
+    """Put `Cast(small) * scale` in the place of the initializer, for all that read it."""
+    value, graph = weight.value, weight.value.graph
+    assert graph is not None
+    small, *scales = stored
+    nodes = [_cast(add_initializer(graph, f"{value.name}/{small.dtype}", small))]
+    for scale in scales:
+        factor = add_initializer(graph, f"{value.name}/scale", scale)
+        nodes.append(ir.node("Mul", [nodes[-1].outputs[0], factor]))
+    graph.insert_before(graph[0], nodes)
+    wide = nodes[-1].outputs[0]
+    value.replace_all_uses_with(wide)
+    drop_unused(value)
+    wide.name, wide.shape, wide.dtype = value.name, value.shape, ir.DataType.FLOAT
+
+
+def _cast(source: ir.Value) -> ir.Node:
+    """Its output is named: names that onnx-ir gives are unique within one graph only."""
+    node = ir.node("Cast", [source], attributes={"to": ir.DataType.FLOAT.value})
+    node.outputs[0].name = f"{source.name}/cast"
+    return node
