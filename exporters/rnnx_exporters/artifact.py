@@ -1,4 +1,4 @@
-"""Reads and writes artifacts: an ONNX graph with its contract in the metadata, written whole or not."""
+"""Reads and writes artifacts: ONNX graphs that carry a contract, written whole or not at all."""
 
 from __future__ import annotations
 

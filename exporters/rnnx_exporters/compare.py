@@ -1,4 +1,4 @@
-"""Compares two arrays, strictly: shape, dtype, NaN and infinity must agree, values within tolerance."""
+"""Compares two arrays strictly: shape, dtype, NaN and infinity agree, values are within tolerance."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def _compare_values(actual: Array, reference: Array, rtol: float, atol: float) -
     needed = distance - rtol * np.where(same, 0.0, np.abs(reference))
     worst = int(np.argmax(np.where(same, -math.inf, needed)))
     required = max(0.0, float(needed.flat[worst]))
-    index = _index(worst, actual) if distance.any() else None
-    return Comparison(required <= atol, float(distance.max()), required, index)
+    where = _index(worst, actual) if distance.any() else None
+    return Comparison(required <= atol, float(distance.max()), required, where)
 
 
 def _index(flat: int, array: Array) -> tuple[int, ...]:

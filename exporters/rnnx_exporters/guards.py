@@ -57,7 +57,7 @@ def _guard_recurrent(model: ir.Model, layers: int) -> None:
         for value, letter in zip(node.inputs[1:4], "WRB", strict=False):
             if value is not None and not value.is_initializer():
                 raise ExportError(
-                    f"the weight {letter} of {node.name!r} is computed from the inputs, not constant",
+                    f"the weight {letter} of {node.name!r} depends on the inputs",
                     hint="A recurrent layer's weights must not depend on its input.",
                 )
         if len(node.inputs) < 6 or node.inputs[5] is None:

@@ -75,7 +75,7 @@ def given(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -
     """The layout the user names, by argument name or in the order of the arguments.
 
     Raises:
-        InputError: it names no argument of the model, an axis that is not there, or is inconsistent.
+        InputError: it names no argument, an axis that is not there, or sizes that disagree.
     """
     layout = Layout(args, tuple(_read(args, _in_order(module, args, dynamic_shapes))))
     for leaf, axes in zip(_leaves(args), layout.axes, strict=True):

@@ -1,7 +1,7 @@
 """Carries recurrent layers through torch.export, and turns each into native ONNX operators.
 
-torch.export would unroll `nn.RNN`, `nn.GRU` and `nn.LSTM` or freeze their length. While `Recurrent` is
-active, every call of torch's recurrent functions becomes one custom operator `rnnx::gru` (and so on),
+torch.export would unroll `nn.RNN`, `nn.GRU` and `nn.LSTM` or freeze their length. While `Recurrent`
+is active, every call of torch's recurrent functions becomes one custom operator, `rnnx::gru` say,
 which has a real kernel, keeps batch and time free, and is opaque to the exporter. `translations()`
 turns each into one native ONNX node for each layer.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnxscript import opset18 as op
+from onnxscript import opset18
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -22,6 +22,7 @@ from rnnx_runtime.errors import ExportError
 
 LAYER_KEY = "rnnx.layer"
 _VF = torch._C._VariableFunctions
+op: Any = opset18  # its annotations do not know the Python constants it takes
 
 _SCHEMA = (
     "(Tensor x, Tensor[] states, Tensor[] weights, bool has_biases, int num_layers,"
@@ -61,7 +62,7 @@ class Recurrent(TorchFunctionMode):
     ) -> tuple[Tensor, ...]:
         if not isinstance(params, list | tuple):
             raise ExportError(
-                f"a packed sequence reaches {cell.function}; packed sequences are not supported yet",
+                f"a packed sequence reaches {cell.function}, which is not supported yet",
                 hint="Give the layer padded tensors of [batch, time, features].",
             )
         states = list(hx) if cell.has_cell_state else [hx]
@@ -201,7 +202,7 @@ def _attributes(cell: CellSpec, directions: int) -> dict[str, Any]:
 
 
 def _merge_directions(y: Any, directions: int, *, batch_first: bool) -> Any:
-    """`Y` [time, directions, batch, hidden] to [time, batch, directions * hidden], or batch first."""
+    """`Y` [time, directions, batch, hidden] as torch gives it, the directions side by side."""
     if directions == 1:
         y = op.Squeeze(y, [1])
         return op.Transpose(y, perm=[1, 0, 2]) if batch_first else y

@@ -1,4 +1,4 @@
-"""Tidies a freshly translated graph: constants folded, axes and nodes named, torch's notes removed."""
+"""Tidies a freshly translated graph: folds constants, names axes and nodes, drops torch's notes."""
 
 from __future__ import annotations
 
@@ -53,6 +53,11 @@ def recurrent_nodes(model: ir.Model) -> list[ir.Node]:
 def module_of(node: ir.Node) -> str:
     """The torch module a node came from, or the node's own name."""
     return node.metadata_props.get(MODULE_KEY) or node.name or node.op_type
+
+
+def layer_of(node: ir.Node) -> int:
+    """The layer inside its module that a recurrent node is."""
+    return int(node.metadata_props.get(LAYER_KEY, "0"))
 
 
 def _packing(model: ir.Model) -> Iterator[ir.Node]:

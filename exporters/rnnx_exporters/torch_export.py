@@ -16,7 +16,7 @@ from rnnx_exporters.describe import describe
 from rnnx_exporters.guards import guard
 from rnnx_exporters.layout import Layout, given, infer
 from rnnx_exporters.proof import prove_export
-from rnnx_exporters.streaming import stream_graph
+from rnnx_exporters.streaming import write_streaming
 from rnnx_exporters.tidy import tidy
 from rnnx_runtime.contract import Contract
 from rnnx_runtime.errors import ExportError, InputError
@@ -49,7 +49,7 @@ def export(
         output_names: names for its outputs; `y`, or `y0`, `y1`, ... where left out.
         dynamic_shapes: the free axes by argument, `{"x": {0: "batch", 1: "time"}}`. The axis named
             `"time"` is the streaming axis. Left out, it is found from the recurrent layers.
-        streaming: write the network as a step from chunk to chunk, its states as inputs and outputs.
+        streaming: write a step from chunk to chunk, the states as inputs and outputs.
         opset_version: the ONNX opset, 18 where left out.
 
     Returns:
@@ -61,11 +61,11 @@ def export(
         InputError: an argument does not fit.
     """
     opset_version = opset_version or OPSET_VERSION
-    graph, layout, source = _graph_of(model, tuple(args), dynamic_shapes, opset_version)
+    graph, source = _graph_of(model, tuple(args), dynamic_shapes, opset_version)
     _name_ports(graph, input_names, output_names)
     contract = describe(graph, source=source)
     if streaming:
-        contract = stream_graph(graph, contract)
+        return write_streaming(graph, contract, path)
     contract = artifact.seal(graph, contract)
     artifact.save(graph, path)
     return contract
@@ -76,8 +76,9 @@ def _graph_of(
     args: tuple[Any, ...],
     dynamic_shapes: Any,
     opset_version: int,
-) -> tuple[ir.Model, Layout, dict[str, Any]]:
-    """The proven offline graph, the layout of its inputs, and where it came from."""
+) -> tuple[ir.Model, dict[str, Any]]:
+    """The proven offline graph, and where it came from."""
+    module: torch.nn.Module
     if isinstance(model, torch.export.ExportedProgram):
         module, args = model.module(), args or model.example_inputs[0]
         layout = given(module, args, dynamic_shapes or {})
@@ -96,7 +97,7 @@ def _graph_of(
         "torch": torch.__version__,
         "export_max_abs_difference": difference,
     }
-    return graph, layout, source
+    return graph, source
 
 
 def _frozen_copy(model: torch.nn.Module) -> torch.nn.Module:

@@ -1,0 +1,127 @@
+"""Operators that work along some axes: fine along features, refused along time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from rnnx_exporters.rules.reading import axes_input, axis_attribute, frames_of, only_first, rank
+from rnnx_exporters.timeline import Fact, Frames, Last, Refused
+
+_RUNNING = "Train with a causal form: a running mean, or a norm over features."
+
+
+def along_axis(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
+    """Softmax, LogSoftmax, Hardmax, LpNormalization: along one axis, the last by default."""
+    only_first(facts)
+    axis = axis_attribute(node, "axis", -1, rank(node.inputs[0]))
+    if frames_of(facts[0]) == axis:
+        raise Refused(f"{node.op_type} runs over time: every frame would need all others", _RUNNING)
+    return facts[:1]
+
+
+def from_axis(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
+    """LayerNormalization and its kin: along one axis and all that follow."""
+    only_first(facts)
+    time = frames_of(facts[0])
+    if time is not None and time >= axis_attribute(node, "axis", -1, rank(node.inputs[0])):
+        raise Refused(f"{node.op_type} runs over time: every frame would need all others", _RUNNING)
+    return facts[:1]
+
+
+def per_channel(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
+    """BatchNormalization: its statistics are constants of each channel, which is axis 1."""
+    only_first(facts)
+    if frames_of(facts[0]) == 1:
+        raise Refused("time is its channel axis, so the length would be fixed")
+    return facts[:1]
+
+
+def over_space(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
+    """InstanceNormalization, GroupNormalization: over all axes behind the channels."""
+    only_first(facts)
+    if isinstance(facts[0], Frames):
+        raise Refused(f"{node.op_type} runs over time: every frame would need all others", _RUNNING)
+    return facts[:1]
+
+
+def reduce(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
+    """ReduceMean and its kin."""
+    only_first(facts)
+    axes = axes_input(node, 1, rank(node.inputs[0])) or list(range(rank(node.inputs[0])))
+    return [_without(node, facts[0], axes)]
+
+
+def arg_reduce(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
+    """ArgMax and ArgMin."""
+    return [_without(node, facts[0], [axis_attribute(node, "axis", 0, rank(node.inputs[0]))])]
+
+
+def top_k(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
+    """TopK: sorts along one axis."""
+    return along_axis(node, facts)
+
+
+def convolve(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
+    """Conv and the pools: through if their window is one frame long."""
+    only_first(facts)
+    time = frames_of(facts[0])
+    if time is None:
+        return [Last()]
+    if time < 2:
+        raise Refused("time is its batch or channel axis")
+    if not _one_frame(node, time - 2, rank(node.inputs[0]) - 2):
+        raise Refused(
+            f"{node.op_type} looks at neighbouring frames, which is not streamed yet",
+            "Export without streaming.",
+        )
+    return facts[:1]
+
+
+def _without(node: ir.Node, fact: Fact, axes: list[int]) -> Fact:
+    if not isinstance(fact, Frames):
+        return fact
+    if fact.axis in axes:
+        raise Refused(f"{node.op_type} runs over time: its result needs every frame", _RUNNING)
+    keep = node.attributes.get("keepdims")
+    if keep is None or keep.as_int():
+        return fact
+    return Frames(fact.axis - sum(axis < fact.axis for axis in axes))
+
+
+def _one_frame(node: ir.Node, spatial: int, count: int) -> bool:
+    """Whether the window is one frame, each frame for itself."""
+    kernel = _kernel(node)
+    pads = node.attributes["pads"].as_ints() if "pads" in node.attributes else [0] * 2 * count
+    strides = node.attributes["strides"].as_ints() if "strides" in node.attributes else [1] * count
+    auto = node.attributes.get("auto_pad")
+    plain = auto is None or auto.as_string() in ("NOTSET", "VALID")
+    padded = pads[spatial] or pads[spatial + count]
+    return kernel[spatial] == 1 and strides[spatial] == 1 and plain and not padded
+
+
+def _kernel(node: ir.Node) -> Sequence[int]:
+    if "kernel_shape" in node.attributes:
+        return node.attributes["kernel_shape"].as_ints()
+    weight = node.inputs[1]
+    if weight is None or weight.shape is None:
+        raise Refused("the shape of its kernel is not known")
+    return [dim for dim in weight.shape[2:] if isinstance(dim, int)]
+
+
+_REDUCTIONS = """
+    ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
+    ReduceSum ReduceSumSquare
+"""
+
+RULES = {
+    **dict.fromkeys(("Hardmax", "LogSoftmax", "LpNormalization", "Softmax"), along_axis),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), from_axis),
+    **dict.fromkeys(("GroupNormalization", "InstanceNormalization"), over_space),
+    **dict.fromkeys(_REDUCTIONS.split(), reduce),
+    **dict.fromkeys(("ArgMax", "ArgMin"), arg_reduce),
+    **dict.fromkeys(("AveragePool", "Conv", "LpPool", "MaxPool"), convolve),
+    "BatchNormalization": per_channel,
+    "TopK": top_k,
+}
