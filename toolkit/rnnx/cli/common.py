@@ -15,14 +15,10 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print the result
 
 def output_option(default: str | None = None) -> Callable[[_F], _F]:
     """`-o/--output FILE`, required where there is no default."""
-    return click.option(
-        "-o",
-        "--output",
-        type=click.Path(dir_okay=False),
-        default=default,
-        required=default is None,
-        help="The file to write.",
-    )
+    # click takes default=None for a default, and then requires nothing.
+    given: dict[str, Any] = {"required": True} if default is None else {"default": default}
+    path = click.Path(dir_okay=False)
+    return click.option("-o", "--output", type=path, help="The file to write.", **given)
 
 
 def talk(message: str) -> None:

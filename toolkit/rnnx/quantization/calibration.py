@@ -88,8 +88,9 @@ def _runs(calibration: Any) -> Iterator[Array | Mapping[str, Array]]:
 
 def _load(path: str | os.PathLike[str]) -> Array | Mapping[str, Array]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        return dict(loaded) if isinstance(loaded, Mapping) else np.asarray(loaded)
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return dict(loaded) if isinstance(loaded, Mapping) else np.asarray(loaded)
     except FileNotFoundError as error:
         raise InputError(f"no file at {os.fspath(path)!r}", hint="Check the path.") from error
     except Exception as error:  # numpy and zipfile raise unrelated classes

@@ -21,7 +21,8 @@ from rnnx.quantization.levels import LEVELS
 from rnnx.quantization.quality import measure_quality, measure_step_time, open_runner
 from rnnx.quantization.report import QuantizationReport
 from rnnx_exporters.artifact import load_graph, replacing, seal
-from rnnx_runtime.contract import METADATA_KEY, Contract, Port, load_contract
+from rnnx_exporters.describe import describe
+from rnnx_runtime.contract import METADATA_KEY, Contract, load_contract
 from rnnx_runtime.errors import ArtifactError, InputError, QuantizationError
 
 _SLOWER = 1.1  # what cannot be taken for noise
@@ -65,7 +66,7 @@ def quantize(
     change = _applied(apply, model, f"level {level!r} would change nothing in {os.fspath(src)!r}")
     record: dict[str, Any] = {
         "level": level,
-        "changed": dict(change.changed),
+        "changed": dict(sorted(change.changed.items())),
         "reduced_range": change.reduced_range,
         "measured_on": "random inputs" if calibration is None else "calibration data",
     }
@@ -93,20 +94,7 @@ def _contract(model: ir.Model, path: str | os.PathLike[str]) -> Contract:
     """The artifact's contract, or, for ONNX from elsewhere, its inputs and outputs as they are."""
     if METADATA_KEY in model.metadata_props:
         return load_contract(path)
-    return Contract(
-        inputs=tuple(_port(value) for value in model.graph.inputs if not value.is_initializer()),
-        outputs=tuple(_port(value) for value in model.graph.outputs),
-    )
-
-
-def _port(value: ir.Value) -> Port:
-    if value.dtype is None or value.shape is None:
-        raise ArtifactError(f"{value.name!r} has no type or shape in the file")
-    dims = tuple(
-        dim if isinstance(dim, int) else dim.value or f"axis{axis}"
-        for axis, dim in enumerate(value.shape)
-    )
-    return Port(str(value.name), value.dtype.numpy().name, dims)
+    return describe(model)
 
 
 def _runs(calibration: Calibration | None, contract: Contract) -> list[Feeds]:

@@ -14,12 +14,10 @@ from collections.abc import Callable, Mapping
 import onnx_ir as ir
 
 from rnnx.quantization.change import Change
-from rnnx.quantization.levels.fp16_store import fp16_store
-from rnnx.quantization.levels.int8 import int8
-from rnnx.quantization.levels.int8_store import int8_store
+from rnnx.quantization.levels import fp16_store, int8, int8_store
 
 LEVELS: Mapping[str, Callable[[ir.Model], Change]] = {
-    "fp16-store": fp16_store,
-    "int8-store": int8_store,
-    "int8": int8,
+    "fp16-store": fp16_store.apply,
+    "int8-store": int8_store.apply,
+    "int8": int8.apply,
 }

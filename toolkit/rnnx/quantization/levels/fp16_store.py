@@ -14,7 +14,7 @@ from rnnx.quantization.weights import Weight
 from rnnx_runtime.errors import QuantizationError
 
 
-def fp16_store(model: ir.Model) -> Change:
+def apply(model: ir.Model) -> Change:
     """Keep the weights of `model` as float16; its layers compute in float32 as before."""
     return store_weights(model, _to_float16)
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rnnx.quantization.change import Change
-from rnnx.quantization.levels.int8_store import int8_store
+from rnnx.quantization.levels import int8_store
 from rnnx.quantization.rows import FULL_RANGE, REDUCED_RANGE, needs_reduced_range, quantize_rows
 from rnnx.quantization.store import OVERHEAD_BYTES, add_initializer, drop_unused
 from rnnx.quantization.weights import RECURRENT, constant_array, is_constant
@@ -23,7 +23,7 @@ _FLOAT_INPUTS = 8  # X, W, R, B, sequence_lens, initial_h, initial_c, P; then sc
 _Packed = dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]]
 
 
-def int8(model: ir.Model) -> Change:
+def apply(model: ir.Model) -> Change:
     """Compute the LSTM layers of `model` in int8, and keep all other weights as int8."""
     reduced = needs_reduced_range()
     packed: _Packed = {}
@@ -34,7 +34,7 @@ def int8(model: ir.Model) -> Change:
         drop_unused(weight)
     if nodes:
         model.opset_imports[_DOMAIN] = 1
-    stored = int8_store(model)
+    stored = int8_store.apply(model)
     notes = _notes(stored.changed, converted=len(nodes), reduced=reduced)
     return Change(
         changed=stored.changed + Counter(LSTM=len(nodes)),
@@ -102,7 +102,7 @@ def _notes(stored: Counter[str], *, converted: int, reduced: bool) -> list[str]:
     if converted:
         notes.append(
             "The int8 LSTM scales its activations anew in every call, over all its frames and"
-            " sequences, so its results depend a little on chunk length and batch."
+            " sequences, so its results depend a little on chunk length, batch and threads."
         )
     if converted and not reduced:
         notes.append(

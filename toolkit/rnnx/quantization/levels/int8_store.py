@@ -17,7 +17,7 @@ from rnnx.quantization.store import store_weights
 from rnnx.quantization.weights import Weight
 
 
-def int8_store(model: ir.Model) -> Change:
+def apply(model: ir.Model) -> Change:
     """Keep the weights of `model` as int8; its layers compute in float32 as before."""
     return store_weights(model, _to_int8)
 

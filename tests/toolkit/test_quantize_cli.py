@@ -1,0 +1,89 @@
+"""`rnnx quantize` as a person and a program meet it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quantizable import offline_artifact
+from rnnx.cli import main
+from rnnx.quantization import quality
+from rnnx.quantization.levels import LEVELS
+
+
+@pytest.fixture(autouse=True)
+def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "_SECONDS", 0.0)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    offline_artifact(tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def _run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+def test_the_table_is_data_and_the_rest_is_talk(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = model.with_name("small.onnx")
+    assert _run("quantize", model, "-o", small) == 0
+    printed = capsys.readouterr()
+    rows = printed.out.splitlines()
+    assert rows[0].split(maxsplit=1) == ["int8", "measured on random inputs"]
+    assert any(row.startswith("SNR of y") and row.endswith("dB") for row in rows)
+    assert any(row.startswith("changed") and row.endswith("1 LSTM") for row in rows)
+    assert f"rnnx bench {small} --against {model}" in printed.err
+    assert "note: Measured on random inputs" in printed.err
+    assert small.exists()
+
+
+def test_json_is_all_of_stdout(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small, data = model.with_name("small.onnx"), model.with_name("data.npz")
+    np.savez(data, x=np.random.default_rng(0).normal(size=(9, 2, 16)).astype(np.float32))
+    arguments = ["quantize", model, "-o", small, "--level", "int8-store", "--calibrate", data]
+    assert _run(*arguments, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["level"] == "int8-store"
+    assert record["measured_on"] == "calibration data"
+    assert record["output_bytes"] == small.stat().st_size
+    assert record["snr_db"].keys() == {"y"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model.onnx"], "Missing option '-o'"),
+        (["model.onnx", "-o", "small.onnx", "--level", "int3"], "no level 'int3'"),
+        (["model.onnx", "-o", "small.onnx", "--calibrate", "none.npz"], "no file at 'none.npz'"),
+        (["none.onnx", "-o", "small.onnx"], "no file at 'none.onnx'"),
+        (["model.onnx", "-o", "nowhere/small.onnx"], "no folder"),
+    ],
+)
+def test_misuse_ends_with_2_and_says_what_to_do(
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(model.parent)
+    assert _run("quantize", *arguments) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert not printed.out
+    assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
+
+
+def test_help_names_every_level(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("quantize", "--help") == 0
+    shown = capsys.readouterr().out
+    assert all(f"{level}:" in " ".join(shown.split()) for level in LEVELS)
