@@ -1,4 +1,4 @@
-"""Compares two arrays strictly: shape, dtype, NaN and infinity agree, values are within tolerance."""
+"""Compares two arrays strictly: shape, dtype, NaN and infinity must agree, values be near."""
 
 from __future__ import annotations
 

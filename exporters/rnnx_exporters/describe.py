@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import onnx_ir as ir
 
@@ -14,15 +13,12 @@ from rnnx_runtime.errors import ExportError
 _KEEP_IDS = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
-def describe(
-    model: ir.Model, *, time: str = TIME, source: Mapping[str, Any] | None = None
-) -> Contract:
+def describe(model: ir.Model, *, time: str = TIME) -> Contract:
     """The contract of an offline graph.
 
     Args:
         model: the graph; free axes carry names.
         time: the name of its time axis.
-        source: where it came from.
 
     Raises:
         ExportError: an input or output has no shape, or a dtype no stream can carry.
@@ -31,7 +27,6 @@ def describe(
     return Contract(
         inputs=tuple(_port(value, batch, time) for value in model.graph.inputs),
         outputs=tuple(_port(value, batch, time) for value in model.graph.outputs),
-        source=dict(source or {}),
     )
 
 

@@ -226,10 +226,8 @@ def _changed(port: Port, quiet: Array, loud: Array) -> list[int]:
     different = np.abs(loud.astype(np.float64) - quiet.astype(np.float64)) > ATOL
     if port.time_axis is None:
         return [_PROBED] if different.any() else []
-    per_frame = np.moveaxis(different, port.time_axis, 0).reshape(
-        different.shape[port.time_axis], -1
-    )
-    return [int(frame) for frame in np.flatnonzero(per_frame.any(1))]
+    others = tuple(axis for axis in range(different.ndim) if axis != port.time_axis)
+    return [int(frame) for frame in np.flatnonzero(different.any(others))]
 
 
 def _untimely(message: str) -> NotStreamableError:

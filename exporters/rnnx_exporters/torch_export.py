@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import onnx_ir as ir
 import torch
 
 from rnnx_exporters import artifact
+from rnnx_exporters.arguments import record
 from rnnx_exporters.capture import Captured, capture, translate
 from rnnx_exporters.describe import describe
 from rnnx_exporters.guards import guard
@@ -61,9 +63,18 @@ def export(
         InputError: an argument does not fit.
     """
     opset_version = opset_version or OPSET_VERSION
-    graph, source = _graph_of(model, tuple(args), dynamic_shapes, opset_version)
+    graph, layout, difference = _graph_of(model, tuple(args), dynamic_shapes, opset_version)
     _name_ports(graph, input_names, output_names)
-    contract = describe(graph, source=source)
+    contract = describe(graph)
+    contract = dataclasses.replace(
+        contract,
+        source={
+            "model": type(model).__name__,
+            "torch": torch.__version__,
+            "arguments": record(layout.args, contract.inputs),
+        },
+        checked={"against": "torch", "max_abs_difference": difference},
+    )
     if streaming:
         return write_streaming(graph, contract, path)
     contract = artifact.seal(graph, contract)
@@ -76,8 +87,8 @@ def _graph_of(
     args: tuple[Any, ...],
     dynamic_shapes: Any,
     opset_version: int,
-) -> tuple[ir.Model, dict[str, Any]]:
-    """The proven offline graph, and where it came from."""
+) -> tuple[ir.Model, Layout, float]:
+    """The proven offline graph, the layout of its inputs, and how far it is from the model."""
     module: torch.nn.Module
     if isinstance(model, torch.export.ExportedProgram):
         module, args = model.module(), args or model.example_inputs[0]
@@ -91,13 +102,7 @@ def _graph_of(
     tidy(graph, _symbols(graph, layout))
     guard(graph, layout, layers=captured.layers, opset_version=opset_version)
     with torch.no_grad():
-        difference = prove_export(graph, module, layout)
-    source = {
-        "model": type(model).__name__,
-        "torch": torch.__version__,
-        "export_max_abs_difference": difference,
-    }
-    return graph, source
+        return graph, layout, prove_export(graph, module, layout)
 
 
 def _frozen_copy(model: torch.nn.Module) -> torch.nn.Module:

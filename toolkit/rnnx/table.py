@@ -6,15 +6,13 @@ from collections.abc import Sequence
 
 
 def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The rows under the header, the first column to the left, the others to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
-    rule = ["-" * width for width in widths]
-    return "\n".join(_line(cells, widths) for cells in [header, rule, *rows])
+    """The rows under the header; columns of numbers to the right, others to the left."""
+    columns = [_column(cells) for cells in zip(header, *rows, strict=True)]
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *rest = (
-        cell.rjust(width) if column else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return "  ".join([first, *rest]).rstrip()
+def _column(cells: Sequence[str]) -> list[str]:
+    width = max(map(len, cells))
+    numeric = len(cells) > 1 and all(cell.lstrip("+-.")[:1].isdigit() for cell in cells[1:])
+    head, *rest = (cell.rjust(width) if numeric else cell.ljust(width) for cell in cells)
+    return [head, "-" * width, *rest]

@@ -1,0 +1,67 @@
+"""The chunked probe: through the real runner, in chunks, against the whole sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnx.parity.reference import Reference
+from rnnx.parity.report import Finding
+from rnnx.parity.sequence import judge
+from rnnx_runtime import Contract, Model, Port, Stream
+from rnnx_runtime.samples import random_inputs
+
+Array = npt.NDArray[Any]
+
+# One frame, a prime, and more than half: each leaves a ragged tail of 31 frames.
+CHUNKS = (1, 7, 17)
+FRAMES = 31
+
+
+def probe(
+    artifact: Model, reference: Reference, rng: np.random.Generator, rtol: float, atol: float
+) -> Iterator[Finding]:
+    """Stream one batch in chunks of each length; outputs and final states must be torch's."""
+    contract = artifact.contract
+    batch = 2 if any(port.batch_axis is not None for port in contract.inputs) else 1
+    feeds = random_inputs(contract, rng, batch=batch, frames=FRAMES)
+    starts = {state.name: state.start(batch=batch) for state in contract.states}
+    expected, expected_after = reference.run(feeds, starts)
+    for chunk in CHUNKS:
+        stream = artifact.stream(batch=batch)
+        actual = run_in_chunks(stream, feeds, chunk) | stream.states()
+        both = expected | expected_after
+        pairs = {name: (value, both[name]) for name, value in actual.items()}
+        run = {"batch": batch, "frames": FRAMES, "chunk": chunk}
+        yield from judge("chunked", contract, pairs, run, rtol, atol)
+
+
+def run_in_chunks(stream: Stream, feeds: Mapping[str, Array], chunk: int) -> dict[str, Array]:
+    """The stream's outputs over all of `feeds`, fed `chunk` frames at a time, tail included."""
+    contract = stream.model.contract
+    axes = {p.name: p.time_axis for p in contract.inputs if p.time_axis is not None}
+    frames = min(feeds[name].shape[axis] for name, axis in axes.items())
+    pieces = []
+    for start in range(0, frames, chunk):
+        part = range(start, min(start + chunk, frames))
+        pieces.append(stream.feed({n: _cut(x, axes.get(n), part) for n, x in feeds.items()}))
+    pieces.append(stream.flush())
+    named = [_named(contract, piece) for piece in pieces]
+    return {
+        port.name: _join(port, [piece[port.name] for piece in named]) for port in contract.outputs
+    }
+
+
+def _cut(value: Array, axis: int | None, part: range) -> Array:
+    return value if axis is None else value.take(part, axis)
+
+
+def _named(contract: Contract, result: Array | dict[str, Array]) -> dict[str, Array]:
+    return result if isinstance(result, dict) else {contract.outputs[0].name: result}
+
+
+def _join(port: Port, values: list[Array]) -> Array:
+    return values[-1] if port.time_axis is None else np.concatenate(values, port.time_axis)

@@ -1,0 +1,163 @@
+"""The torch model as a reference: run on named arrays, its recurrent states set and read."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils import _pytree as pytree
+
+from rnnx_exporters.arguments import rebuild, record
+from rnnx_runtime.contract import Contract, Dims, State
+from rnnx_runtime.errors import InputError
+
+Array = npt.NDArray[Any]
+
+
+class Reference:
+    """A torch model, run as the artifact of `contract` is run.
+
+    Args:
+        model: the network; it is copied and put in eval mode.
+        contract: of the artifact it is held against.
+        args: example arguments, where the contract does not record how they are nested.
+
+    Raises:
+        InputError: nothing tells how to call the model.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, contract: Contract, args: tuple[Any, ...] | None
+    ) -> None:
+        self._module = copy.deepcopy(model).eval()
+        self._contract = contract
+        self._arguments = _arguments(contract, args)
+        self._calls = _calls(contract)
+
+    def run(
+        self, feeds: Mapping[str, Array], states: Mapping[str, Array]
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Run the model once.
+
+        Args:
+            feeds: the inputs by the artifact's names.
+            states: the states before the first frame, by name (`s000`), each `[batch, ...]`.
+
+        Returns:
+            The outputs by the artifact's names, and the states after the last frame.
+        """
+        after: dict[str, Array] = {}
+        with torch.no_grad(), self._stateful(states, after):
+            result = self._module(*self._args(feeds))
+        leaves = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        names = [port.name for port in self._contract.outputs]
+        if len(leaves) != len(names):
+            raise InputError(
+                f"the model returns {len(leaves)} tensors, the artifact {len(names)}",
+                hint="Check against the model that the artifact was exported from.",
+            )
+        return {n: leaf.numpy() for n, leaf in zip(names, leaves, strict=True)}, after
+
+    def _args(self, feeds: Mapping[str, Array]) -> tuple[Any, ...]:
+        batch = _batch(self._contract, feeds)
+
+        def value_of(name: str, dtype: str, dims: Dims) -> torch.Tensor:
+            if name in feeds:
+                return torch.from_numpy(feeds[name])
+            # A state that the user passed in: the stream carries it now, the hooks set it.
+            shape = [dim if isinstance(dim, int) else batch for dim in dims]
+            return torch.from_numpy(np.zeros(shape, dtype))
+
+        return rebuild(self._arguments, value_of)
+
+    @contextmanager
+    def _stateful(self, states: Mapping[str, Array], after: dict[str, Array]) -> Iterator[None]:
+        """Give every recurrent module its states at each call, and note those it ends with."""
+        with ExitStack() as stack:
+            for path, calls in self._calls.items():
+                module = _module_at(self._module, path)
+                before = module.register_forward_pre_hook(
+                    _setting(iter(calls), states), with_kwargs=True
+                )
+                behind = module.register_forward_hook(_noting(iter(calls), after))
+                stack.callback(before.remove)
+                stack.callback(behind.remove)
+            yield
+
+
+def _arguments(contract: Contract, args: tuple[Any, ...] | None) -> Any:
+    recorded = contract.source.get("arguments")
+    if recorded is not None:
+        return recorded
+    if args is None:
+        raise InputError(
+            "the artifact does not record how its model is called", hint="Give example arguments."
+        )
+    tensors = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(args))
+    if tensors != len(contract.inputs):
+        raise InputError(f"{tensors} example tensors for {len(contract.inputs)} inputs")
+    return record(args, contract.inputs)
+
+
+def _calls(contract: Contract) -> dict[str, list[list[State]]]:
+    """For each module the states of each of its calls: a state met again begins the next call."""
+    calls: dict[str, list[list[State]]] = {}
+    for state in contract.states:
+        own = calls.setdefault(state.module, [[]])
+        if any((s.layer, s.kind) == (state.layer, state.kind) for s in own[-1]):
+            own.append([])
+        own[-1].append(state)
+    return calls
+
+
+def _module_at(root: torch.nn.Module, path: str) -> torch.nn.Module:
+    module = dict(root.named_modules()).get(path, root)
+    if not isinstance(module, torch.nn.RNNBase):
+        raise InputError(
+            f"the artifact's states belong to a recurrent module {path!r}, which the model lacks",
+            hint="Check against the model that the artifact was exported from.",
+        )
+    return module
+
+
+def _setting(calls: Iterator[list[State]], states: Mapping[str, Array]) -> Callable[..., Any]:
+    def hook(module: torch.nn.RNNBase, args: Any, kwargs: Any) -> Any:
+        own = next(calls, [])
+        x = args[0] if args else kwargs["input"]
+        unbatched = x.dim() == 2
+        stacked = [_stack(own, states, kind, unbatched) for kind in ("h", "c")]
+        hx = tuple(s for s in stacked if s is not None)
+        return (x, hx if len(hx) > 1 else hx[0]), {}
+
+    return hook
+
+
+def _noting(calls: Iterator[list[State]], after: dict[str, Array]) -> Callable[..., Any]:
+    def hook(module: torch.nn.RNNBase, args: Any, result: Any) -> None:
+        finals = result[1] if isinstance(result[1], tuple) else (result[1],)
+        for state in next(calls, []):
+            value = finals["hc".index(state.kind)][state.layer].numpy()
+            after[state.name] = value.reshape(-1, value.shape[-1])
+
+    return hook
+
+
+def _stack(
+    own: list[State], states: Mapping[str, Array], kind: str, unbatched: bool
+) -> torch.Tensor | None:
+    """The states of one kind as torch takes them, `[num_layers, batch, hidden_size]`."""
+    layers = sorted((s for s in own if s.kind == kind), key=lambda s: s.layer)
+    if not layers:
+        return None
+    stacked = torch.from_numpy(np.stack([states[s.name] for s in layers]))
+    return stacked[:, 0] if unbatched else stacked
+
+
+def _batch(contract: Contract, feeds: Mapping[str, Array]) -> int:
+    sizes = [feeds[p.name].shape[p.batch_axis] for p in contract.inputs if p.batch_axis is not None]
+    return sizes[0] if sizes else 1
