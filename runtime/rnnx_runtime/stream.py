@@ -17,7 +17,7 @@ import onnxruntime as ort
 
 from rnnx_runtime import snapshot
 from rnnx_runtime.contract import Port
-from rnnx_runtime.errors import InputError, StreamError
+from rnnx_runtime.errors import ArtifactError, InputError, StreamError
 from rnnx_runtime.model import (
     Model,
     describe_missing_stream,
@@ -177,6 +177,8 @@ class Stream:
         contract = self.model.contract
         if not contract.streaming:
             raise describe_missing_stream(self.model.path)
+        if all(port.time_axis is None for port in contract.inputs):
+            raise ArtifactError(f"{self.model.path!r} cannot stream: no input has a time axis")
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
             raise InputError(f"batch is {self.batch!r}; a stream holds at least one sequence")
         free = any(isinstance(state.dims[0], str) for state in contract.states)
@@ -191,7 +193,7 @@ class Stream:
 
         Most chunks are shaped like the one before, which was held against the contract already.
         """
-        named = x if isinstance(x, dict) else {self._first_input: x}
+        named: Mapping[str, Any] = x if isinstance(x, dict) else {self._first_input: x}
         if self._last is not None and self._last.takes(named):
             return named, self._last
         arrays = fit_inputs(self.model.contract, x)
@@ -287,12 +289,15 @@ class _Bound:
 
     def takes(self, arrays: Mapping[str, Array]) -> bool:
         """Whether these are arrays of just the names, shapes and dtypes of the buffers."""
-        return len(arrays) == len(self._views) and all(
-            type(array := arrays.get(name)) is np.ndarray
-            and array.shape == view.shape
-            and array.dtype == view.dtype
-            for name, view in self._views.items()
-        )
+        if len(arrays) != len(self._views):
+            return False
+        for name, view in self._views.items():
+            array = arrays.get(name)
+            if not isinstance(array, np.ndarray) or array.shape != view.shape:
+                return False
+            if array.dtype != view.dtype:
+                return False
+        return True
 
     def run(self, side: int, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Run once, reading the states of `side` and writing the other side's."""

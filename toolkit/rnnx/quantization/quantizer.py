@@ -20,10 +20,11 @@ from rnnx.quantization.change import Change
 from rnnx.quantization.levels import LEVELS
 from rnnx.quantization.quality import measure_quality, measure_step_time, open_runner
 from rnnx.quantization.report import QuantizationReport
-from rnnx_exporters.artifact import load_graph, replacing, seal
+from rnnx_exporters.artifact import load_graph, seal
 from rnnx_exporters.describe import describe
 from rnnx_runtime.contract import METADATA_KEY, Contract, load_contract
 from rnnx_runtime.errors import ArtifactError, InputError, QuantizationError
+from rnnx_runtime.files import replacing
 
 _SLOWER = 1.1  # what cannot be taken for noise
 

@@ -1,0 +1,41 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rnnx_runtime.errors import ArtifactError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A file beside `path` to write; it takes the place of `path` if nothing is raised.
+
+    Raises:
+        ArtifactError: the folder does not exist.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise ArtifactError(f"no folder {str(target.parent)!r} to write {target.name!r} in")
+    handle, name = tempfile.mkstemp(
+        dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix
+    )
+    os.close(handle)
+    try:
+        yield Path(name)
+        _publish(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _publish(name: str, target: Path) -> None:
+    """Give the file the rights a new file has (temporary files are private), then rename it."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(name, 0o666 & ~umask)
+    os.replace(name, target)
