@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rnnx.bench import random_inputs
 from rnnx_runtime.contract import Contract, Port
 from rnnx_runtime.errors import InputError
 from rnnx_runtime.model import fit_inputs
+from rnnx_runtime.samples import random_inputs
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
@@ -57,7 +57,8 @@ def random_calibration(contract: Contract) -> list[Feeds]:
     """
     ports = tuple(_with_axes(port) for port in contract.inputs)
     batch = 1 if contract.streaming else 2
-    return [random_inputs(replace(contract, inputs=ports), batch=batch, frames=_FRAMES)]
+    rng = np.random.default_rng(0)
+    return [random_inputs(replace(contract, inputs=ports), rng, batch=batch, frames=_FRAMES)]
 
 
 def _with_axes(port: Port) -> Port:
