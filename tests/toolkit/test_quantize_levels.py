@@ -203,6 +203,28 @@ def test_a_shared_weight_is_stored_once(tmp_path: Path, level: str) -> None:
     assert len(whole) == 2  # one W, one R
 
 
+def test_tied_embeddings_are_seen_through_their_transpose(tmp_path: Path) -> None:
+    """Each entry is an embedding's row and the output layer's too."""
+    table = _uneven("Gather")
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["z"]),
+        helper.make_node("Transpose", ["table"], ["turned"]),
+        helper.make_node("MatMul", ["x", "turned"], ["y"]),
+    ]
+    initializers = {"table": table, "ids": np.array([3, 1])}
+    outputs = {"y": ("b", 40), "z": (2, 24)}
+    save_graph(tmp_path / "tied.onnx", nodes, initializers, {"x": ("b", 24)}, outputs)
+    changed, model = _apply("int8-store", tmp_path / "tied.onnx")
+    assert changed == {"Gather": 1, "MatMul": 1}
+    assert _initializers(model)["table/scale"].shape == (40, 1)
+    untied = onnx.load(tmp_path / "tied.onnx")
+    del untied.graph.node[0], untied.graph.output[1]
+    onnx.save(untied, tmp_path / "untied.onnx")
+    changed, model = _apply("int8-store", tmp_path / "untied.onnx")
+    assert changed == {"MatMul": 1}
+    assert _initializers(model)["table/scale"].shape == (40, 1)
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_weight_that_is_read_as_a_plain_float_too_stays_right(tmp_path: Path, level: str) -> None:
     weights = recurrent_weights("LSTM", 16, 32)

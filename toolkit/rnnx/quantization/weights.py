@@ -42,7 +42,7 @@ def find_weights(model: ir.Model) -> Iterator[Weight]:
     """The weights of `model`, subgraphs included, each once."""
     for graph in model.graphs():
         for value in filter(is_constant, graph.initializers.values()):
-            uses = {node: axes for node, index in value.uses() if (axes := _summed(node, index))}
+            uses = {node: summed for node, summed in _uses(value) if summed}
             if uses:
                 yield Weight(value, tuple(uses), next(iter(uses.values())))
 
@@ -83,13 +83,23 @@ def describe_computed(node: ir.Node) -> str | None:
     )
 
 
-def _summed(node: ir.Node, index: int) -> tuple[int, ...]:
+def _uses(value: ir.Value) -> Iterator[tuple[ir.Node, tuple[int, ...]]]:
+    """The nodes that read a constant, and the axes each sums over, seen through Transpose."""
+    assert value.const_value is not None
+    rank = len(value.const_value.shape)
+    for node, index in value.uses():
+        if node.op_type != "Transpose":
+            yield node, _summed(node, index, rank)
+            continue
+        perm = node.attributes.get_ints("perm", range(rank)[::-1])
+        for reader, position in node.outputs[0].uses():
+            yield reader, tuple(perm[axis] for axis in _summed(reader, position, rank))
+
+
+def _summed(node: ir.Node, index: int, rank: int) -> tuple[int, ...]:
     """The axes that `node` sums over in its input `index`; none where that is not a weight."""
-    value = node.inputs[index]
     find = _SUMMED.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-    if find is None or value is None or value.shape is None:
-        return ()
-    return find(node, index, len(value.shape))
+    return find(node, index, rank) if find else ()
 
 
 def _recurrent(node: ir.Node, index: int, rank: int) -> tuple[int, ...]:

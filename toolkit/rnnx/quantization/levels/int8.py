@@ -81,10 +81,12 @@ def _pack(weight: ir.Value, largest: int) -> tuple[ir.Value, ir.Value, ir.Value]
     assert graph is not None
     codes, scale = quantize_rows(constant_array(weight), (2,), largest)
     scale = scale[..., 0]
+    # One for each row, though all are 0: with fewer, the kernel reads past them when bidirectional.
+    zero_point = np.zeros(scale.shape, np.int8)
     return (
         add_initializer(graph, f"{weight.name}/packed", codes.transpose(0, 2, 1)),
         add_initializer(graph, f"{weight.name}/packed_scale", scale),
-        add_initializer(graph, f"{weight.name}/zero_point", np.zeros(scale.shape, np.int8)),
+        add_initializer(graph, f"{weight.name}/zero_point", zero_point),
     )
 
 
