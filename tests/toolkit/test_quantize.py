@@ -226,6 +226,16 @@ def test_integer_outputs_are_compared_by_value(tmp_path: Path) -> None:
     assert "'label' holds no floats; 100.0 % of its values are as before." in report.notes
 
 
+def test_an_output_that_is_zero_is_not_called_perfect(tmp_path: Path) -> None:
+    weight = -np.random.default_rng(0).uniform(1, 2, (32, 40)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Relu", ["z"], ["y"])]
+    save_graph(tmp_path / "m.onnx", nodes, {"w": weight}, {"x": ("b", 32)}, {"y": ("b", 40)})
+    x = np.random.default_rng(1).uniform(1, 2, (3, 32)).astype(np.float32)
+    report = rnnx.quantize(tmp_path / "m.onnx", tmp_path / "s.onnx", calibration=x)
+    assert report.snr_db == {}
+    assert "'y' is 0 throughout on these inputs, so nothing was measured of it." in report.notes
+
+
 # ONNX from elsewhere: without a contract.
 
 

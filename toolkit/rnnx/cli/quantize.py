@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rnnx.cli.common import as_json, human_bytes, output_option, print_json, talk
+from rnnx.cli.common import as_json, human_bytes, output_option, talk
 from rnnx.table import render
 
 if TYPE_CHECKING:
@@ -36,14 +36,12 @@ def command(model: str, output: str, level: str, calibrate: str | None, as_json:
     Example:
         rnnx quantize model.onnx -o small.onnx --level int8 --calibrate data.npz
     """
-    import json
-
     from rnnx.quantization import quantize
 
     talk(f"quantizing {model} and measuring it against the original ...")
     report = quantize(model, output, level=level, calibration=calibrate)
     if as_json:
-        print_json(json.loads(report.to_json()))
+        click.echo(report.to_json())
         return
     click.echo(_table(report))
     for note in report.notes:

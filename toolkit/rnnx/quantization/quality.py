@@ -57,9 +57,8 @@ def measure_quality(
         pairs = zip(original.outputs(feeds), quantized.outputs(feeds), strict=True)
         for name, expected, found in _values(pairs):
             tallies.setdefault(name, _Tally(name)).add(expected, found)
-    floats = {name: tally for name, tally in tallies.items() if tally.is_float}
-    notes = [tally.agreement() for tally in tallies.values() if not tally.is_float]
-    return {name: tally.snr_db() for name, tally in floats.items()}, notes
+    notes = [note for tally in tallies.values() if (note := tally.note())]
+    return {name: tally.snr_db() for name, tally in tallies.items() if not tally.note()}, notes
 
 
 def measure_step_time(original: Runner, quantized: Runner, runs: list[Feeds]) -> float:
@@ -122,12 +121,12 @@ class _Tally:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.is_float = True
+        self._is_float = True
         self._signal = self._noise = 0.0
         self._equal = self._count = 0
 
     def add(self, expected: npt.NDArray[Any], found: npt.NDArray[Any]) -> None:
-        self.is_float = expected.dtype.kind == "f"
+        self._is_float = expected.dtype.kind == "f"
         usable = np.isfinite(expected)
         if not np.isfinite(found[usable]).all():
             raise QuantizationError(
@@ -146,9 +145,14 @@ class _Tally:
         noise = max(self._noise / (self._signal or 1.0), _RESOLUTION)
         return -10 * float(np.log10(noise))
 
-    def agreement(self) -> str:
-        share = 100 * self._equal / max(self._count, 1)
-        return f"{self.name!r} holds no floats; {share:.1f} % of its values are as before."
+    def note(self) -> str | None:
+        """What is to be said where a ratio of powers says nothing."""
+        if not self._is_float:
+            share = 100 * self._equal / max(self._count, 1)
+            return f"{self.name!r} holds no floats; {share:.1f} % of its values are as before."
+        if not self._signal and not self._noise:
+            return f"{self.name!r} is 0 throughout on these inputs, so nothing was measured of it."
+        return None
 
 
 def _values(

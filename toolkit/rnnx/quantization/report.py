@@ -43,10 +43,11 @@ class QuantizationReport:
 
     @property
     def worst_snr_db(self) -> float | None:
-        """The lowest of `snr_db`; None where every output is an integer."""
+        """The lowest of `snr_db`; None where no output could be measured so."""
         return min(self.snr_db.values(), default=None)
 
     def to_json(self) -> str:
-        """This report as one line of JSON."""
+        """This report as JSON."""
         record = dataclasses.asdict(self)
-        return json.dumps(record | {"ratio": self.ratio, "worst_snr_db": self.worst_snr_db})
+        record |= {"ratio": self.ratio, "worst_snr_db": self.worst_snr_db}
+        return json.dumps(record, indent=2)
