@@ -8,7 +8,7 @@ import sysconfig
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def capture(
     Raises:
         ExportError: torch cannot capture the model, or its code freezes a free size.
     """
-    with _quiet(), _recording() as frozen, Recurrent() as recurrent:
+    with _quiet(), _recording() as frozen, _unchecked(module), Recurrent() as recurrent:
         try:
             program = torch.export.export(module, args, dynamic_shapes=dynamic_shapes, strict=False)
         except RnnxError:
@@ -169,6 +169,20 @@ def _recording() -> Iterator[Frozen]:
 def _here() -> list[str]:
     line = _user_line(traceback.extract_stack())
     return [line] if line else []
+
+
+@contextmanager
+def _unchecked(module: torch.nn.Module) -> Iterator[None]:
+    """Leave out the layers' checks of their arguments, which read `batch_sizes` as numbers."""
+    with ExitStack() as stack:
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.RNNBase):
+                stack.enter_context(mock.patch.object(layer, "check_forward_args", _no_check))
+        yield
+
+
+def _no_check(*args: Any) -> None:
+    pass
 
 
 @contextmanager

@@ -9,15 +9,20 @@ turns each into one native ONNX node for each layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from onnxscript import opset18
 from torch import Tensor
+from torch.nn.utils import rnn
 from torch.overrides import TorchFunctionMode
 
+from rnnx_exporters import packed
 from rnnx_exporters.cells import CELLS, CellSpec
+from rnnx_exporters.packed import PackedSequences, fold
 from rnnx_runtime.errors import ExportError
 
 LAYER_KEY = "rnnx.layer"
@@ -25,8 +30,8 @@ _VF = torch._C._VariableFunctions
 op: Any = opset18  # its annotations do not know the Python constants it takes
 
 _SCHEMA = (
-    "(Tensor x, Tensor[] states, Tensor[] weights, bool has_biases, int num_layers,"
-    " bool bidirectional, bool batch_first) -> ({})"
+    "(Tensor x, Tensor? lengths, Tensor[] states, Tensor[] weights, bool has_biases,"
+    " int num_layers, bool bidirectional, bool batch_first) -> ({})"
 )
 
 
@@ -40,42 +45,48 @@ class Recurrent(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.layers = 0
+        self._packed = PackedSequences()
+        self._handlers = self._packed.handlers() | {
+            getattr(_VF, cell.function): partial(self._call, cell) for cell in CELLS
+        }
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        cell = _CELL_OF.get(func)
-        if cell is None:
-            return func(*args, **(kwargs or {}))
-        return self._call(cell, *args, **(kwargs or {}))
+        return self._handlers.get(func, func)(*args, **(kwargs or {}))
 
-    def _call(
+    def _call(self, cell: CellSpec, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+        """Called as torch's function is: (x, hx, ...), or packed (data, batch_sizes, hx, ...)."""
+        found = self._packed.find(args[0])
+        if found is None:
+            return self._run(cell, x, None, *args)
+        y, *finals = self._run(cell, found.unfold(x), found.lengths, *args[1:])
+        return (fold(y), *finals)
+
+    def _run(
         self,
         cell: CellSpec,
         x: Tensor,
+        lengths: Tensor | None,
         hx: Any,
-        params: Any,
-        has_biases: Any,
-        num_layers: Any,
+        params: Sequence[Tensor],
+        has_biases: bool,
+        num_layers: int,
         dropout: float,
         train: bool,
         bidirectional: bool,
         batch_first: bool = False,
     ) -> tuple[Tensor, ...]:
-        if not isinstance(params, list | tuple):
-            raise ExportError(
-                f"a packed sequence reaches {cell.function}, which is not supported yet",
-                hint="Give the layer padded tensors of [batch, time, features].",
-            )
-        states = list(hx) if cell.has_cell_state else [hx]
         _refuse_projection(cell, params)
         self.layers += num_layers
+        states = list(hx) if cell.has_cell_state else [hx]
         options = (has_biases, num_layers, bidirectional, batch_first)
-        y, *finals = _operator(cell)(x, states, list(params), *options)
-        return (y, *finals)
+        result: tuple[Tensor, ...] = _operator(cell)(x, lengths, states, list(params), *options)
+        return result
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """For torch.onnx.export: each custom operator and the function that writes it in ONNX."""
-    return {_operator(cell).default: _translation(cell) for cell in CELLS}
+    cells = {_operator(cell).default: _translation(cell) for cell in CELLS}
+    return cells | packed.translations()
 
 
 def _operator(cell: CellSpec) -> Any:
@@ -88,6 +99,7 @@ def _define(cell: CellSpec) -> None:
 
     def kernel(
         x: Tensor,
+        lengths: Tensor | None,
         states: Sequence[Tensor],
         weights: Sequence[Tensor],
         has_biases: bool,
@@ -95,12 +107,15 @@ def _define(cell: CellSpec) -> None:
         bidirectional: bool,
         batch_first: bool,
     ) -> tuple[Tensor, ...]:
+        options = (list(weights), has_biases, num_layers, 0.0, False, bidirectional)
+        if lengths is not None:
+            return _run_packed(cell, x, lengths, states, options)
         hx = list(states) if cell.has_cell_state else states[0]
-        options = (has_biases, num_layers, 0.0, False, bidirectional, batch_first)
-        return tuple(out.clone() for out in function(x, hx, list(weights), *options))
+        return tuple(out.clone() for out in function(x, hx, *options, batch_first))
 
     def fake(
         x: Tensor,
+        lengths: Tensor | None,
         states: Sequence[Tensor],
         weights: Sequence[Tensor],
         has_biases: bool,
@@ -119,7 +134,19 @@ def _define(cell: CellSpec) -> None:
     operator.register_fake(fake)
 
 
-_CELL_OF: dict[Any, CellSpec] = {getattr(_VF, cell.function): cell for cell in CELLS}
+def _run_packed(
+    cell: CellSpec, x: Tensor, lengths: Tensor, states: Sequence[Tensor], options: tuple[Any, ...]
+) -> tuple[Tensor, ...]:
+    """The real function over padded sequences `x` [time, batch, features] of any lengths."""
+    sequence = rnn.pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False)
+    order, back = sequence.sorted_indices, sequence.unsorted_indices
+    assert order is not None
+    assert back is not None
+    ordered = [state.index_select(1, order) for state in states]
+    hx = ordered if cell.has_cell_state else ordered[0]
+    y, *finals = getattr(_VF, cell.function)(sequence.data, sequence.batch_sizes, hx, *options)
+    padded, _ = rnn.pad_packed_sequence(sequence._replace(data=y), total_length=x.shape[0])
+    return (padded, *(final.index_select(1, back) for final in finals))
 
 
 def _refuse_projection(cell: CellSpec, params: Sequence[Tensor]) -> None:
@@ -134,6 +161,7 @@ def _refuse_projection(cell: CellSpec, params: Sequence[Tensor]) -> None:
 def _translation(cell: CellSpec) -> Callable[..., Any]:
     def translate(
         x: Any,
+        lengths: Any,
         states: Any,
         weights: Any,
         has_biases: bool,
@@ -145,12 +173,13 @@ def _translation(cell: CellSpec) -> Callable[..., Any]:
         per_layer = directions * (4 if has_biases else 2)
         finals = []
         x = op.Transpose(x, perm=[1, 0, 2]) if batch_first else x  # onnxruntime wants time first
+        lengths = None if lengths is None else op.Cast(lengths, to=ir.DataType.INT32)
         for layer in range(num_layers):
             first = layer * directions
             starts = [op.Slice(s, [first], [first + directions], [0]) for s in states]
             own = weights[layer * per_layer : (layer + 1) * per_layer]
-            y, *ends = _emit_layer(cell, x, starts, own, has_biases, directions, layer)
-            finals.append(ends)
+            y, *ends = _emit_layer(cell, x, lengths, starts, own, has_biases, directions, layer)
+            finals.append(_keep_empty(lengths, ends, starts))
             is_last = layer == num_layers - 1
             x = _merge_directions(y, directions, batch_first=batch_first and is_last)
         return (x, *(_stack(ends) for ends in zip(*finals, strict=True)))
@@ -161,6 +190,7 @@ def _translation(cell: CellSpec) -> Callable[..., Any]:
 def _emit_layer(
     cell: CellSpec,
     x: Any,
+    lengths: Any,
     starts: Sequence[Any],
     weights: Sequence[Any],
     has_biases: bool,
@@ -176,10 +206,20 @@ def _emit_layer(
     r = _stack([op.Unsqueeze(op.Gather(group[1], rows), [0]) for group in groups])
     b = _stack([_bias(group, rows) for group in groups]) if has_biases else None
     outputs = getattr(op, cell.operator)(
-        x, w, r, b, None, *starts, hidden_size=hidden_size, **_attributes(cell, directions)
+        x, w, r, b, lengths, *starts, hidden_size=hidden_size, **_attributes(cell, directions)
     )
     outputs[0].producer().metadata_props[LAYER_KEY] = str(layer)
     return outputs
+
+
+def _keep_empty(lengths: Any, ends: Sequence[Any], starts: Sequence[Any]) -> Sequence[Any]:
+    """The states of sequences of length 0 stay as they were; onnxruntime would make them zeros."""
+    if lengths is None:
+        return ends
+    some = op.Unsqueeze(
+        op.Greater(lengths, op.Constant(value=ir.tensor([0], ir.DataType.INT32))), [0, 2]
+    )
+    return [op.Where(some, end, start) for end, start in zip(ends, starts, strict=True)]
 
 
 def _row_order(cell: CellSpec, hidden_size: int) -> Any:
