@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import onnx_ir as ir
 
 from rnnx_exporters.layout import BATCH, TIME
+from rnnx_exporters.tidy import recurrent_nodes
 from rnnx_runtime.contract import DTYPES, Contract, Dims, Port
 from rnnx_runtime.errors import ExportError
 
@@ -24,8 +26,12 @@ def describe(model: ir.Model, *, time: str = TIME) -> Contract:
         ExportError: an input or output has no shape, or a dtype no stream can carry.
     """
     batch = _batch_name(model.graph.inputs, time)
+    lengths = lengths_inputs(model)
     return Contract(
-        inputs=tuple(_port(value, batch, time) for value in model.graph.inputs),
+        inputs=tuple(
+            replace(_port(value, batch, time), counts_frames=value in lengths)
+            for value in model.graph.inputs
+        ),
         outputs=tuple(_port(value, batch, time) for value in model.graph.outputs),
     )
 
@@ -34,6 +40,31 @@ def _batch_name(inputs: Iterable[ir.Value], time: str) -> str:
     """`"batch"`, or the only other name a free axis has."""
     names = {dim for value in inputs for dim in dims_of(value) if isinstance(dim, str)} - {time}
     return names.pop() if len(names) == 1 else BATCH
+
+
+def lengths_inputs(model: ir.Model) -> list[ir.Value]:
+    """The inputs that hold the lengths of the sequences: integer vectors behind `sequence_lens`."""
+    found: list[ir.Value] = []
+    for node in recurrent_nodes(model):
+        if len(node.inputs) > 4 and node.inputs[4] is not None:
+            found += [value for value in _sources(node.inputs[4]) if _is_vector_of_integers(value)]
+    return found
+
+
+def _sources(value: ir.Value) -> Iterator[ir.Value]:
+    """The graph inputs a wire is computed from."""
+    node = value.producer()
+    if node is None:
+        yield from [value] if value.is_graph_input() else []
+        return
+    for source in node.inputs:
+        if source is not None:
+            yield from _sources(source)
+
+
+def _is_vector_of_integers(value: ir.Value) -> bool:
+    integers = (ir.DataType.INT32, ir.DataType.INT64)
+    return value.dtype in integers and value.shape is not None and len(value.shape) == 1
 
 
 def dims_of(value: ir.Value) -> Dims:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,10 +32,12 @@ class Layout:
     Attributes:
         args: the example arguments.
         axes: for each leaf of `args` in order, its free axes by number; empty where none is.
+        lengths: the leaves that hold the lengths of the sequences.
     """
 
     args: tuple[Any, ...]
     axes: tuple[Axes, ...]
+    lengths: frozenset[int] = frozenset()
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -63,8 +65,16 @@ class Layout:
             _resize(leaf, axes, sizes)
             for leaf, axes in zip(_leaves(self.args), self.axes, strict=True)
         ]
+        for position in self.lengths:
+            leaves[position] = _falling(leaves[position], (self.sizes | dict(sizes))[TIME])
         args = pytree.tree_unflatten(leaves, pytree.tree_structure(self.args))
-        return Layout(args, self.axes)
+        return replace(self, args=args)
+
+    def with_lengths(self, tensors: Container[int]) -> Layout:
+        """The same layout, told which of its tensors (by place) hold lengths."""
+        places = [i for i, leaf in enumerate(_leaves(self.args)) if isinstance(leaf, Tensor)]
+        found = (leaf for place, leaf in enumerate(places) if place in tensors)
+        return replace(self, lengths=frozenset(found))
 
     def traceable(self) -> Layout:
         """The same layout with no free axis of size 1, which torch.export would freeze."""
@@ -174,6 +184,11 @@ def _resize(leaf: Any, axes: Axes, sizes: Mapping[str, int]) -> Any:
             index = torch.arange(sizes[name], device=leaf.device) % leaf.shape[axis]
             leaf = leaf.index_select(axis, index)
     return leaf
+
+
+def _falling(lengths: Tensor, frames: int) -> Tensor:
+    """Lengths from `frames` down to 1: ragged, and sorted as torch may ask."""
+    return torch.linspace(frames, 1, len(lengths)).round().to(lengths.dtype)
 
 
 def _first_recurrent(module: torch.nn.Module) -> torch.nn.RNNBase:

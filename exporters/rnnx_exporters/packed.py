@@ -18,6 +18,7 @@ from torch import Tensor
 
 op: Any = opset18
 _VF = torch._C._VariableFunctions
+_check: Any = torch._check
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class PackedSequences:
 
     def _pack(self, x: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
         x = x.transpose(0, 1) if batch_first else x
-        torch._check(lengths.shape[0] == x.shape[1])
+        _check(lengths.shape[0] == x.shape[1])
         batch_sizes = lengths.new_full((x.shape[0],), x.shape[1])
         self._packed.append(Packed(batch_sizes, lengths, x))
         return fold(x), batch_sizes
@@ -128,7 +129,7 @@ def _(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("rnnx::unfold", mutates_args=())
 def _unfold(data: Tensor, like: Tensor) -> Tensor:
-    return data.unflatten(0, like.shape[:2]).clone()
+    return data.reshape(*like.shape[:2], *data.shape[1:]).clone()
 
 
 @_unfold.register_fake

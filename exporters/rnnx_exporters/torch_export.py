@@ -14,7 +14,7 @@ import torch
 from rnnx_exporters import artifact
 from rnnx_exporters.arguments import record
 from rnnx_exporters.capture import Captured, capture, translate
-from rnnx_exporters.describe import describe
+from rnnx_exporters.describe import describe, lengths_inputs
 from rnnx_exporters.guards import guard
 from rnnx_exporters.layout import Layout, given, infer
 from rnnx_exporters.proof import prove_export
@@ -99,8 +99,13 @@ def _graph_of(
         layout = _layout(module, args, dynamic_shapes).traceable()
         captured = capture(module, layout.args, layout.dims(), opset_version)
     graph = captured.model
+    names = [str(value.name) for value in graph.graph.inputs]
     tidy(graph, _symbols(graph, layout))
+    _rename(graph, graph.graph.inputs, names)  # optimizing may have renamed them
     guard(graph, layout, layers=captured.layers, opset_version=opset_version)
+    lengths = lengths_inputs(graph)
+    places = [i for i, value in enumerate(graph.graph.inputs) if value in lengths]
+    layout = layout.with_lengths(places)
     with torch.no_grad():
         return graph, layout, prove_export(graph, module, layout)
 
@@ -152,9 +157,7 @@ def _name_ports(
     ]
     if len(set(wanted)) != len(wanted):
         raise InputError(f"two inputs or outputs share a name: {', '.join(wanted)}")
-    _free_names(graph, set(wanted))
-    for value, name in zip([*inputs, *outputs], wanted, strict=True):
-        value.name = name
+    _rename(graph, [*inputs, *outputs], wanted)
 
 
 def _held(what: str, names: Sequence[str], count: int) -> list[str]:
@@ -163,9 +166,11 @@ def _held(what: str, names: Sequence[str], count: int) -> list[str]:
     return list(names)
 
 
-def _free_names(graph: ir.Model, wanted: set[str]) -> None:
-    """Rename inner values that stand in the way of the ports' names."""
+def _rename(graph: ir.Model, values: Sequence[ir.Value], names: Sequence[str]) -> None:
+    """Name values; those that have the names now get others."""
     for node in graph.graph.all_nodes():
         for value in node.outputs:
-            if value.name in wanted:
+            if value.name in names:
                 value.name = f"{value.name}_inner"
+    for value, name in zip(values, names, strict=True):
+        value.name = name

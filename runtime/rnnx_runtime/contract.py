@@ -42,6 +42,7 @@ class Port:
         time_axis: the axis that counts frames, or None (a value for the whole call).
         delay: frames by which an output lags its input; 0 for inputs.
         num_embeddings: for integer inputs, the number of valid ids (0 .. num_embeddings - 1).
+        counts_frames: whether an integer input holds the lengths of the sequences.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Port:
     time_axis: int | None = None
     delay: int = 0
     num_embeddings: int | None = None
+    counts_frames: bool = False
 
     def shape(self, *, batch: int, frames: int) -> tuple[int, ...]:
         """The concrete shape for `batch` sequences of `frames` frames.
@@ -240,6 +242,7 @@ def _port(record: Any) -> Port:
             raise ValueError(f"axis {axis} is not an axis of {port}")
     if port.batch_axis is not None and port.batch_axis == port.time_axis:
         raise ValueError(f"one axis of {port} is both batch and time")
+    _typed(port.counts_frames, bool, "counts_frames")
     if _integer(port.delay, "delay") < 0:
         raise ValueError(f"the delay of {port} is negative")
     if port.num_embeddings is not None and _integer(port.num_embeddings, "num_embeddings") < 1:

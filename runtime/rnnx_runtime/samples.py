@@ -13,11 +13,22 @@ from rnnx_runtime.contract import Contract, Port
 def random_inputs(
     contract: Contract, rng: np.random.Generator, *, batch: int, frames: int
 ) -> dict[str, npt.NDArray[Any]]:
-    """One array for each input: normal floats, ids below `num_embeddings`, random booleans."""
-    return {
-        port.name: _random(port, rng, port.shape(batch=batch, frames=frames))
-        for port in contract.inputs
-    }
+    """One array for each input: normal floats, ids below `num_embeddings`, falling lengths."""
+    arrays = {}
+    for port in contract.inputs:
+        shape = port.shape(batch=batch, frames=frames)
+        random = _lengths(rng, shape, frames) if port.counts_frames else _random(port, rng, shape)
+        arrays[port.name] = random.astype(port.dtype)
+    return arrays
+
+
+def _lengths(
+    rng: np.random.Generator, shape: tuple[int, ...], frames: int
+) -> npt.NDArray[np.int64]:
+    """Lengths of 1 to `frames`, the longest first, as sorted batches have them."""
+    lengths = np.sort(rng.integers(1, frames + 1, shape))[::-1]
+    lengths[:1] = frames
+    return lengths
 
 
 def _random(port: Port, rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[Any]:
