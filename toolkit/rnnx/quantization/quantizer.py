@@ -65,12 +65,7 @@ def quantize(
     runs = _runs(calibration, contract)
     original = open_runner(src, contract)
     change = _applied(apply, model, f"level {level!r} would change nothing in {os.fspath(src)!r}")
-    record: dict[str, Any] = {
-        "level": level,
-        "changed": dict(sorted(change.changed.items())),
-        "reduced_range": change.reduced_range,
-        "measured_on": "random inputs" if calibration is None else "calibration data",
-    }
+    record = _record(level, change, is_random=calibration is None)
     with replacing(dst) as beside:
         _write(model, contract, record, beside)
         quantized = open_runner(beside, contract)
@@ -134,6 +129,16 @@ def _applied(apply: Callable[[ir.Model], Change], model: ir.Model, failure: str)
             " smaller where they are float32 initializers.",
         )
     return change
+
+
+def _record(level: str, change: Change, *, is_random: bool) -> dict[str, Any]:
+    """What the contract says of the quantization, but for what is measured later."""
+    return {
+        "level": level,
+        "changed": dict(sorted(change.changed.items())),
+        "reduced_range": change.reduced_range,
+        "measured_on": "random inputs" if is_random else "calibration data",
+    }
 
 
 def _write(model: ir.Model, contract: Contract, record: dict[str, Any], path: Path) -> int:
