@@ -18,7 +18,9 @@ import onnx_ir as ir
 import torch
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from rnnx_exporters.recurrent import Recurrent, translations
+from rnnx_exporters.native import translations
+from rnnx_exporters.projection import invert_projections
+from rnnx_exporters.recurrent import Recurrent
 from rnnx_runtime.errors import ExportError, RnnxError
 
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
@@ -68,7 +70,8 @@ def capture(
     Raises:
         ExportError: torch cannot capture the model, or its code freezes a free size.
     """
-    with _quiet(), _recording() as frozen, _unchecked(module), Recurrent() as recurrent:
+    invert_projections(module)
+    with quiet(), _recording() as frozen, _unchecked(module), Recurrent(module) as recurrent:
         try:
             program = torch.export.export(module, args, dynamic_shapes=dynamic_shapes, strict=False)
         except RnnxError:
@@ -84,7 +87,7 @@ def translate(program: torch.export.ExportedProgram, opset_version: int) -> ir.M
     Raises:
         ExportError: an operator has no ONNX form.
     """
-    with _quiet():
+    with quiet():
         try:
             exported = torch.onnx.export(
                 program,
@@ -186,8 +189,8 @@ def _no_check(*args: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what torch prints and logs about itself; what matters to the user is raised."""
+def quiet() -> Iterator[None]:
+    """Silence what torch prints, logs and warns; what matters to the user is raised."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch.export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

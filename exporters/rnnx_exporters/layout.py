@@ -77,8 +77,8 @@ class Layout:
         return replace(self, lengths=frozenset(found))
 
     def traceable(self) -> Layout:
-        """The same layout with no free axis of size 1, which torch.export would freeze."""
-        return self.resized({name: 2 for name, size in self.sizes.items() if size < 2})
+        """The same layout, contiguous and no free axis of size 1: torch.export guards on both."""
+        return self.resized({name: max(size, 2) for name, size in self.sizes.items()})
 
 
 def given(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -> Layout:

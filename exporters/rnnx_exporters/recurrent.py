@@ -2,49 +2,48 @@
 
 torch.export would unroll `nn.RNN`, `nn.GRU` and `nn.LSTM` or freeze their length. While `Recurrent`
 is active, every call of torch's recurrent functions becomes one custom operator, `rnnx::gru` say,
-which has a real kernel, keeps batch and time free, and is opaque to the exporter. `translations()`
-turns each into one native ONNX node for each layer.
+which has a real kernel, keeps batch and time free, and is opaque to the exporter. `native.py` turns
+each into one native ONNX node for each layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-import onnx_ir as ir
 import torch
-from onnxscript import opset18
 from torch import Tensor
 from torch.nn.utils import rnn
 from torch.overrides import TorchFunctionMode
 
-from rnnx_exporters import packed
 from rnnx_exporters.cells import CELLS, CellSpec
 from rnnx_exporters.packed import PackedSequences, fold
-from rnnx_runtime.errors import ExportError
+from rnnx_exporters.projection import inverse_name
 
-LAYER_KEY = "rnnx.layer"
 _VF = torch._C._VariableFunctions
-op: Any = opset18  # its annotations do not know the Python constants it takes
 
 _SCHEMA = (
-    "(Tensor x, Tensor? lengths, Tensor[] states, Tensor[] weights, bool has_biases,"
-    " int num_layers, bool bidirectional, bool batch_first) -> ({})"
+    "(Tensor x, Tensor? lengths, Tensor[] states, Tensor[] weights, Tensor[] inverses,"
+    " bool has_biases, int num_layers, bool bidirectional, bool batch_first) -> ({})"
 )
 
 
 class Recurrent(TorchFunctionMode):
     """Within it, torch's recurrent functions run as rnnx's custom operators, in this thread only.
 
+    Args:
+        module: the network that is exported, its projections inverted (`invert_projections`).
+
     Attributes:
         layers: how many ONNX nodes the calls seen so far must become.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
         self.layers = 0
+        lstms = [layer for layer in module.modules() if isinstance(layer, torch.nn.LSTM)]
+        self._projected = [layer for layer in lstms if layer.proj_size]
         self._packed = PackedSequences()
         self._handlers = self._packed.handlers() | {
             getattr(_VF, cell.function): partial(self._call, cell) for cell in CELLS
@@ -75,21 +74,16 @@ class Recurrent(TorchFunctionMode):
         bidirectional: bool,
         batch_first: bool = False,
     ) -> tuple[Tensor, ...]:
-        _refuse_projection(cell, params)
         self.layers += num_layers
         states = list(hx) if cell.has_cell_state else [hx]
-        options = (has_biases, num_layers, bidirectional, batch_first)
-        result: tuple[Tensor, ...] = _operator(cell)(x, lengths, states, list(params), *options)
+        inverses = _pseudo_inverses(self._projected, params)
+        options = (inverses, has_biases, num_layers, bidirectional, batch_first)
+        result: tuple[Tensor, ...] = operator(cell)(x, lengths, states, list(params), *options)
         return result
 
 
-def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """For torch.onnx.export: each custom operator and the function that writes it in ONNX."""
-    cells = {_operator(cell).default: _translation(cell) for cell in CELLS}
-    return cells | packed.translations()
-
-
-def _operator(cell: CellSpec) -> Any:
+def operator(cell: CellSpec) -> Any:
+    """The custom operator of a cell."""
     return getattr(torch.ops.rnnx, cell.function)
 
 
@@ -102,6 +96,7 @@ def _define(cell: CellSpec) -> None:
         lengths: Tensor | None,
         states: Sequence[Tensor],
         weights: Sequence[Tensor],
+        inverses: Sequence[Tensor],
         has_biases: bool,
         num_layers: int,
         bidirectional: bool,
@@ -118,6 +113,7 @@ def _define(cell: CellSpec) -> None:
         lengths: Tensor | None,
         states: Sequence[Tensor],
         weights: Sequence[Tensor],
+        inverses: Sequence[Tensor],
         has_biases: bool,
         num_layers: int,
         bidirectional: bool,
@@ -128,10 +124,9 @@ def _define(cell: CellSpec) -> None:
         return (y, *(torch.empty_like(state) for state in states))
 
     returns = ", ".join(["Tensor"] * (1 + cell.num_states))
-    operator = torch.library.custom_op(
-        f"rnnx::{cell.function}", kernel, mutates_args=(), schema=_SCHEMA.format(returns)
-    )
-    operator.register_fake(fake)
+    schema = _SCHEMA.format(returns)
+    name = f"rnnx::{cell.function}"
+    torch.library.custom_op(name, kernel, mutates_args=(), schema=schema).register_fake(fake)
 
 
 def _run_packed(
@@ -149,109 +144,15 @@ def _run_packed(
     return (padded, *(final.index_select(1, back) for final in finals))
 
 
-def _refuse_projection(cell: CellSpec, params: Sequence[Tensor]) -> None:
-    rows, columns = params[1].shape
-    if rows != columns * len(cell.gates):
-        raise ExportError(
-            f"an LSTM has proj_size={columns}; projections are not supported yet",
-            hint="Use an LSTM without proj_size followed by a Linear layer.",
-        )
-
-
-def _translation(cell: CellSpec) -> Callable[..., Any]:
-    def translate(
-        x: Any,
-        lengths: Any,
-        states: Any,
-        weights: Any,
-        has_biases: bool,
-        num_layers: int,
-        bidirectional: bool,
-        batch_first: bool,
-    ) -> Any:
-        directions = 2 if bidirectional else 1
-        per_layer = directions * (4 if has_biases else 2)
-        finals = []
-        x = op.Transpose(x, perm=[1, 0, 2]) if batch_first else x  # onnxruntime wants time first
-        lengths = None if lengths is None else op.Cast(lengths, to=ir.DataType.INT32)
-        for layer in range(num_layers):
-            first = layer * directions
-            starts = [op.Slice(s, [first], [first + directions], [0]) for s in states]
-            own = weights[layer * per_layer : (layer + 1) * per_layer]
-            y, *ends = _emit_layer(cell, x, lengths, starts, own, has_biases, directions, layer)
-            finals.append(_keep_empty(lengths, ends, starts))
-            is_last = layer == num_layers - 1
-            x = _merge_directions(y, directions, batch_first=batch_first and is_last)
-        return (x, *(_stack(ends) for ends in zip(*finals, strict=True)))
-
-    return translate
-
-
-def _emit_layer(
-    cell: CellSpec,
-    x: Any,
-    lengths: Any,
-    starts: Sequence[Any],
-    weights: Sequence[Any],
-    has_biases: bool,
-    directions: int,
-    layer: int,
-) -> Any:
-    """One native node: `x` [time, batch, features] to `Y` [time, directions, batch, hidden]."""
-    hidden_size = int(weights[1].shape[1])
-    rows = _row_order(cell, hidden_size)
-    per_direction = len(weights) // directions
-    groups = [weights[i : i + per_direction] for i in range(0, len(weights), per_direction)]
-    w = _stack([op.Unsqueeze(op.Gather(group[0], rows), [0]) for group in groups])
-    r = _stack([op.Unsqueeze(op.Gather(group[1], rows), [0]) for group in groups])
-    b = _stack([_bias(group, rows) for group in groups]) if has_biases else None
-    outputs = getattr(op, cell.operator)(
-        x, w, r, b, lengths, *starts, hidden_size=hidden_size, **_attributes(cell, directions)
-    )
-    outputs[0].producer().metadata_props[LAYER_KEY] = str(layer)
-    return outputs
-
-
-def _keep_empty(lengths: Any, ends: Sequence[Any], starts: Sequence[Any]) -> Sequence[Any]:
-    """The states of sequences of length 0 stay as they were; onnxruntime would make them zeros."""
-    if lengths is None:
-        return ends
-    some = op.Unsqueeze(
-        op.Greater(lengths, op.Constant(value=ir.tensor([0], ir.DataType.INT32))), [0, 2]
-    )
-    return [op.Where(some, end, start) for end, start in zip(ends, starts, strict=True)]
-
-
-def _row_order(cell: CellSpec, hidden_size: int) -> Any:
-    """The rows of torch's stacked gates in ONNX's order, as a constant."""
-    blocks = [np.arange(gate * hidden_size, (gate + 1) * hidden_size) for gate in cell.gates]
-    return op.Constant(value_ints=np.concatenate(blocks).tolist())
-
-
-def _bias(group: Sequence[Any], rows: Any) -> Any:
-    biases = [op.Gather(bias, rows) for bias in group[2:4]]
-    return op.Unsqueeze(op.Concat(*biases, axis=0), [0])
-
-
-def _attributes(cell: CellSpec, directions: int) -> dict[str, Any]:
-    attributes = dict(cell.attributes)
-    attributes["direction"] = "bidirectional" if directions == 2 else "forward"
-    if cell.activation is not None:
-        attributes["activations"] = [cell.activation] * directions
-    return attributes
-
-
-def _merge_directions(y: Any, directions: int, *, batch_first: bool) -> Any:
-    """`Y` [time, directions, batch, hidden] as torch gives it, the directions side by side."""
-    if directions == 1:
-        y = op.Squeeze(y, [1])
-        return op.Transpose(y, perm=[1, 0, 2]) if batch_first else y
-    y = op.Transpose(y, perm=[2, 0, 1, 3] if batch_first else [0, 2, 1, 3])
-    return op.Reshape(y, [0, 0, -1])
-
-
-def _stack(values: Sequence[Any]) -> Any:
-    return op.Concat(*values, axis=0) if len(values) > 1 else values[0]
+def _pseudo_inverses(layers: Iterable[torch.nn.LSTM], params: Sequence[Tensor]) -> list[Tensor]:
+    """For the weights of a projected LSTM, the inverses of its projections."""
+    return [
+        getattr(layer, inverse_name(name))
+        for param in params
+        for layer in layers
+        for name in layer._flat_weights_names
+        if name.startswith("weight_hr") and getattr(layer, name) is param
+    ]
 
 
 for _cell in CELLS:

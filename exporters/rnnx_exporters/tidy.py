@@ -12,7 +12,7 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from rnnx_exporters.cells import OPERATORS
-from rnnx_exporters.recurrent import LAYER_KEY
+from rnnx_exporters.native import LAYER_KEY
 
 MODULE_KEY = "rnnx.module"
 _SCOPES_KEY = "pkg.torch.onnx.name_scopes"

@@ -13,7 +13,7 @@ import torch
 
 from rnnx_exporters import artifact
 from rnnx_exporters.arguments import record
-from rnnx_exporters.capture import Captured, capture, translate
+from rnnx_exporters.capture import Captured, capture, quiet, translate
 from rnnx_exporters.describe import describe, lengths_inputs
 from rnnx_exporters.guards import guard
 from rnnx_exporters.layout import Layout, given, infer
@@ -106,7 +106,7 @@ def _graph_of(
     lengths = lengths_inputs(graph)
     places = [i for i, value in enumerate(graph.graph.inputs) if value in lengths]
     layout = layout.with_lengths(places)
-    with torch.no_grad():
+    with torch.no_grad(), quiet():
         return graph, layout, prove_export(graph, module, layout)
 
 
@@ -122,7 +122,8 @@ def _frozen_copy(model: torch.nn.Module) -> torch.nn.Module:
 
 def _layout(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -> Layout:
     if dynamic_shapes is None:
-        return infer(module, args)
+        with quiet():
+            return infer(module, args)
     return given(module, args, dynamic_shapes)
 
 

@@ -32,7 +32,8 @@ def probe(
     expected, expected_after = reference.run(feeds, starts)
     for chunk in CHUNKS:
         stream = artifact.stream(batch=batch)
-        actual = run_in_chunks(stream, feeds, chunk) | stream.states()
+        outputs = run_in_chunks(stream, feeds, chunk)
+        actual = outputs | reference.in_torch_terms(stream.states())
         both = expected | expected_after
         pairs = {name: (value, both[name]) for name, value in actual.items()}
         run = {"batch": batch, "frames": FRAMES, "chunk": chunk}

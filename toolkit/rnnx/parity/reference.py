@@ -63,6 +63,14 @@ class Reference:
             )
         return {n: leaf.numpy() for n, leaf in zip(names, leaves, strict=True)}, after
 
+    def in_torch_terms(self, states: Mapping[str, Array]) -> dict[str, Array]:
+        """The artifact's states as torch has them: of an LSTM with a projection, `h` projected."""
+        modules = dict(self._module.named_modules())
+        return {
+            state.name: _projected(modules.get(state.module), state, states[state.name])
+            for state in self._contract.states
+        }
+
     def _args(self, feeds: Mapping[str, Array]) -> tuple[Any, ...]:
         batch = _batch(self._contract, feeds)
 
@@ -82,7 +90,7 @@ class Reference:
             for path, calls in self._calls.items():
                 module = _module_at(self._module, path)
                 before = module.register_forward_pre_hook(
-                    _setting(iter(calls), states), with_kwargs=True
+                    _setting(iter(calls), self.in_torch_terms(states)), with_kwargs=True
                 )
                 behind = module.register_forward_hook(_noting(iter(calls), after))
                 stack.callback(before.remove)
@@ -123,6 +131,13 @@ def _module_at(root: torch.nn.Module, path: str) -> torch.nn.Module:
             hint="Check against the model that the artifact was exported from.",
         )
     return module
+
+
+def _projected(module: torch.nn.Module | None, state: State, value: Array) -> Array:
+    if not isinstance(module, torch.nn.LSTM) or not module.proj_size or state.kind != "h":
+        return value
+    projection: torch.Tensor = getattr(module, f"weight_hr_l{state.layer}")
+    return value @ projection.detach().numpy().T
 
 
 def _setting(calls: Iterator[list[State]], states: Mapping[str, Array]) -> Callable[..., Any]:

@@ -33,6 +33,7 @@ def probe(
         expected, expected_after = reference.run(feeds, states)
         actual, actual_after = _run(artifact, feeds, states)
         run = {"batch": batch, "frames": frames}
+        actual_after = reference.in_torch_terms(actual_after)
         pairs = {**_pairs(actual, expected), **_pairs(actual_after, expected_after)}
         yield from judge("sequence", contract, pairs, run, rtol, atol)
 
