@@ -9,11 +9,13 @@ each into one native ONNX node for each layer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn.modules.rnn import RNNCellBase
 from torch.nn.utils import rnn
 from torch.overrides import TorchFunctionMode
 
@@ -22,6 +24,8 @@ from rnnx_exporters.packed import PackedSequences, fold
 from rnnx_exporters.projection import inverse_name
 
 _VF = torch._C._VariableFunctions
+
+_ACTIVE: ContextVar[Recurrent | None] = ContextVar("rnnx export", default=None)
 
 _SCHEMA = (
     "(Tensor x, Tensor? lengths, Tensor[] states, Tensor[] weights, Tensor[] inverses,"
@@ -48,6 +52,26 @@ class Recurrent(TorchFunctionMode):
         self._handlers = self._packed.handlers() | {
             getattr(_VF, cell.function): partial(self._call, cell) for cell in CELLS
         }
+
+    def __enter__(self) -> Self:
+        self._token = _ACTIVE.set(self)
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        _ACTIVE.reset(self._token)
+
+    def run_cell(self, layer: RNNCellBase, state: Any, x: Tensor, dim: int) -> tuple[Any, Tensor]:
+        """Run one of torch's cells over the frames of `x`, as the layer of one such cell."""
+        cell = _cell_of(layer)
+        weights = [layer.weight_ih, layer.weight_hh, layer.bias_ih, layer.bias_hh]
+        weights = weights if layer.bias else weights[:2]
+        states = [s.unsqueeze(0) for s in (state if cell.has_cell_state else [state])]
+        hx = states if cell.has_cell_state else states[0]
+        options = (bool(layer.bias), 1, 0.0, False, False, dim == 1)
+        y, *finals = self._run(cell, x, None, hx, weights, *options)
+        ends = tuple(final.squeeze(0) for final in finals)
+        return (ends if cell.has_cell_state else ends[0]), y
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self._handlers.get(func, func)(*args, **(kwargs or {}))
@@ -80,6 +104,17 @@ class Recurrent(TorchFunctionMode):
         options = (inverses, has_biases, num_layers, bidirectional, batch_first)
         result: tuple[Tensor, ...] = operator(cell)(x, lengths, states, list(params), *options)
         return result
+
+
+def active() -> Recurrent | None:
+    """The export that runs in this thread, if one does."""
+    return _ACTIVE.get()
+
+
+def _cell_of(layer: RNNCellBase) -> CellSpec:
+    name = {torch.nn.GRUCell: "gru", torch.nn.LSTMCell: "lstm"}.get(type(layer))
+    name = name or f"rnn_{layer.nonlinearity}"
+    return next(cell for cell in CELLS if cell.function == name)
 
 
 def operator(cell: CellSpec) -> Any:
