@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import sysconfig
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from rnnx_runtime.errors import ExportError, RnnxError
 
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 _STDLIB = sysconfig.get_path("stdlib")
+# torch.export, like the patches here, is for one thread at a time.
+_ALONE = threading.Lock()
 _WAY_OUT = (
     "Keep sizes symbolic: no Python loop over time, no int(x.shape[1]), no tensor made for one"
     " length. A loop over a cell becomes nn.RNN, nn.GRU or nn.LSTM over the whole sequence."
@@ -68,7 +71,7 @@ def capture(
     Raises:
         ExportError: torch cannot capture the model, or its code freezes a free size.
     """
-    with _quiet(), _recording() as frozen, Recurrent() as recurrent:
+    with _ALONE, _quiet(), _recording() as frozen, Recurrent() as recurrent:
         try:
             program = torch.export.export(module, args, dynamic_shapes=dynamic_shapes, strict=False)
         except RnnxError:
@@ -84,7 +87,7 @@ def translate(program: torch.export.ExportedProgram, opset_version: int) -> ir.M
     Raises:
         ExportError: an operator has no ONNX form.
     """
-    with _quiet():
+    with _ALONE, _quiet():
         try:
             exported = torch.onnx.export(
                 program,
@@ -174,12 +177,17 @@ def _here() -> list[str]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what torch prints and logs about itself; what matters to the user is raised."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch.export")]
+    names = ("torch.onnx", "torch.fx", "torch.export", "onnxscript")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
