@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sysconfig
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from rnnx_runtime.errors import ExportError, RnnxError
 
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 _STDLIB = sysconfig.get_path("stdlib")
+# torch.export, like what is patched and redirected here, is for one thread at a time.
+_ALONE = threading.RLock()
 _WAY_OUT = (
     "Keep sizes symbolic: no Python loop over time, no int(x.shape[1]), no tensor made for one"
     " length. A loop over a cell becomes nn.RNN, nn.GRU or nn.LSTM over the whole sequence."
@@ -196,7 +199,12 @@ def quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with (
+            _ALONE,
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -1,0 +1,196 @@
+"""The forecasting recipe: a split that does not leak, honest scores, training that learns."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnnx.recipes import data as recipe_data
+from rnnx.recipes.data import Scale, Series, Split, features, seattle_temperatures, split
+from rnnx.recipes.forecast import (
+    WARM_UP,
+    Forecaster,
+    baselines,
+    forecast,
+    loss,
+    rmse,
+    train,
+    training_windows,
+)
+from rnnx_runtime.errors import InputError, MissingExtraError
+
+SERIES = seattle_temperatures()
+CELLS = ("rnn", "gru", "lstm")
+
+
+@pytest.fixture(scope="module")
+def small() -> Split:
+    """A month or so: enough to learn something in seconds."""
+    return split(SERIES[:700])
+
+
+def with_other_future(series: Series) -> Series:
+    """The series with all but its training part replaced by noise."""
+    hours = len(split(series).train)
+    noise = np.random.default_rng(0).normal(200, 50, len(series) - hours)
+    return Series(series.times, np.concatenate([series.temperatures[:hours], noise]))
+
+
+def test_hours_follow_each_other_and_temperatures_are_seattles() -> None:
+    gaps = np.diff(SERIES.times) / np.timedelta64(1, "h")
+    assert gaps.min() == 1
+    assert np.count_nonzero(gaps != 1) <= 1  # the hour lost to daylight saving time
+    assert 30 < SERIES.temperatures.min() < SERIES.temperatures.max() < 90
+
+
+def test_a_missing_data_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(recipe_data, "distribution", missing)
+    with pytest.raises(MissingExtraError, match="vega_datasets") as raised:
+        seattle_temperatures()
+    assert "rnnx[recipes]" in str(raised.value.hint)
+
+
+@given(st.integers(200, len(SERIES)))
+def test_the_parts_are_the_series_in_order(hours: int) -> None:
+    series = SERIES[:hours]
+    parts = split(series)
+    assert parts.train.times[-1] < parts.validation.times[0]
+    assert parts.validation.times[-1] < parts.test.times[0]
+    joined = np.concatenate([p.times for p in (parts.train, parts.validation, parts.test)])
+    np.testing.assert_array_equal(joined, series.times)
+
+
+def test_nothing_of_the_future_reaches_training() -> None:
+    now, other = split(SERIES), split(with_other_future(SERIES))
+    assert now.scale == other.scale
+    for mine, theirs in zip(training_windows(now), training_windows(other), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_weights_after_an_epoch_do_not_depend_on_the_future(small: Split) -> None:
+    other = split(with_other_future(SERIES[:700]))
+    mine, theirs = (train(data, epochs=1).state_dict() for data in (small, other))
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@given(st.integers(0, len(SERIES) - 1))
+def test_features_are_the_hour_and_the_day_on_circles(hour: int) -> None:
+    scale = Scale(50.0, 10.0)
+    when: datetime = SERIES.times[hour].item()
+    day = 2 * math.pi * (when - datetime(when.year, 1, 1)).total_seconds() / (365 * 86400)
+    clock = 2 * math.pi * (when.hour * 60 + when.minute) / 1440
+    temperature = (SERIES.temperatures[hour] - 50) / 10
+    expected = [temperature, math.sin(clock), math.cos(clock), math.sin(day), math.cos(day)]
+    found = features(SERIES[hour : hour + 1], scale)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[0], expected, atol=1e-6)
+
+
+def test_a_window_asks_for_the_next_hours_temperature(small: Split) -> None:
+    x, target = training_windows(small)
+    assert x.shape[1:] == (2 * WARM_UP, 5)
+    assert torch.equal(x[:, 1:, :1], target[:, :-1])
+    assert torch.equal(x[1:, -1, :1], target[:-1, -1])
+
+
+def test_only_forecasts_after_the_first_day_are_trained_on(small: Split) -> None:
+    x, target = (tensor[:4].clone() for tensor in training_windows(small))
+    model = Forecaster(hidden_size=4)
+    before = loss(model, x, target)
+    target[:, :WARM_UP] += 1
+    assert torch.equal(loss(model, x, target), before)
+    target[:, WARM_UP] += 1
+    assert not torch.equal(loss(model, x, target), before)
+
+
+def test_baselines_score_as_counted_by_hand() -> None:
+    part = split(SERIES).test
+    degrees = part.temperatures.tolist()
+    forecasts = {
+        "persistence": lambda hour: degrees[hour - 1],
+        "same hour yesterday": lambda hour: degrees[hour - 24],
+        "yesterday's change": lambda hour: (
+            degrees[hour - 1] + degrees[hour - 24] - degrees[hour - 25]
+        ),
+    }
+    hours = range(WARM_UP + 1, len(part))
+    found = baselines(part)
+    assert found.keys() == forecasts.keys()
+    for name, forecast_of in forecasts.items():
+        squares = [(forecast_of(hour) - degrees[hour]) ** 2 for hour in hours]
+        assert rmse(found[name], part) == pytest.approx(math.sqrt(sum(squares) / len(squares)))
+
+
+def test_a_perfect_forecast_scores_zero_and_one_degree_off_scores_one() -> None:
+    part = split(SERIES).test
+    truth = part.temperatures[1:]
+    assert rmse(truth, part) == 0
+    assert rmse(truth + 1, part) == pytest.approx(1)
+
+
+@given(st.sampled_from(CELLS), st.integers(1, 40))
+def test_a_forecast_sees_nothing_that_comes_after_it(cell: str, frame: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 41, 5)
+    x[:, frame] = torch.nan
+    with torch.no_grad():
+        y = Forecaster(cell, hidden_size=4)(x)
+    assert y[:, :frame].isfinite().all()
+    assert y[:, frame:].isnan().all()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_steps_with_the_state_carried_are_the_whole(cell: str) -> None:
+    torch.manual_seed(0)
+    model, x, state = Forecaster(cell, hidden_size=4), torch.randn(2, 9, 5), None
+    steps = []
+    for frame in x.split(1, dim=1):  # type: ignore[no-untyped-call]
+        y, state = model.step(frame, state)
+        steps.append(y)
+    torch.testing.assert_close(torch.cat(steps, dim=1), model(x))
+
+
+def test_an_untrained_head_of_zeros_is_persistence(small: Split) -> None:
+    model = Forecaster()
+    torch.nn.init.zeros_(model.head.weight)
+    torch.nn.init.zeros_(model.head.bias)
+    found = forecast(model, small.test, small.scale)
+    np.testing.assert_allclose(found, small.test.temperatures[:-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_training_learns_and_keeps_the_best_weights(small: Split, cell: str) -> None:
+    torch.manual_seed(0)
+    x, target = training_windows(small)
+    untrained = loss(Forecaster(cell), x, target).item()
+    scores: list[float] = []
+    model = train(small, cell=cell, epochs=3, on_epoch=lambda _, score: scores.append(score))
+    assert loss(model, x, target).item() < untrained / 2
+    assert len(scores) == 3
+    found = rmse(forecast(model, small.validation, small.scale), small.validation)
+    assert found == pytest.approx(min(scores))
+
+
+def test_training_stops_once_validation_stays_worse(small: Split) -> None:
+    upside_down = Series(small.validation.times, 200 - small.validation.temperatures)
+    misleading = Split(small.train, upside_down, small.test, small.scale)
+    scores: list[float] = []
+    train(misleading, epochs=9, patience=1, on_epoch=lambda _, score: scores.append(score))
+    best = scores.index(min(scores))
+    assert len(scores) == best + 2 < 9
+
+
+def test_an_unknown_cell_is_refused() -> None:
+    with pytest.raises(InputError, match="'gur'") as raised:
+        Forecaster("gur")
+    assert "gru" in str(raised.value.hint)

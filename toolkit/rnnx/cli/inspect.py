@@ -1,0 +1,99 @@
+"""`rnnx inspect`: what an artifact is, and what it takes and gives."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rnnx.cli.common import as_json, human_bytes, print_json
+
+if TYPE_CHECKING:
+    from rnnx_runtime import Contract, State
+
+
+@click.command("inspect")
+@click.argument("model", type=click.Path(dir_okay=False))
+@as_json
+def command(model: str, as_json: bool) -> None:
+    """Show what MODEL is, what it takes and gives, and what is known of its quality."""
+    from rnnx_runtime import load_contract
+
+    contract = load_contract(model)
+    size = Path(model).stat().st_size
+    if as_json:
+        counted = {"bytes": size, "state_bytes": _state_bytes(contract), "delay": contract.delay}
+        print_json(json.loads(contract.to_json()) | counted)
+        return
+    click.echo(f"{model} ({human_bytes(size)}, {_kind(contract)})")
+    for what, value in _facts(contract):
+        click.echo(f"{what:<11}  {value}".rstrip())
+
+
+def _kind(contract: Contract) -> str:
+    return "streaming" if contract.streaming else "offline: it takes whole sequences"
+
+
+def _facts(contract: Contract) -> Iterator[tuple[str, str]]:
+    for port in contract.inputs:
+        ids = "" if port.num_embeddings is None else f", ids 0 to {port.num_embeddings - 1}"
+        yield "input", f"{port}{ids}"
+    for port in contract.outputs:
+        yield "output", f"{port}{f', {port.delay} frames late' if port.delay else ''}"
+    if contract.states:
+        size = human_bytes(_state_bytes(contract))
+        yield "states", f"{len(contract.states)}, {size} for each sequence"
+    for state in contract.states:
+        yield "", _described(state)
+    if contract.streaming:
+        yield "delay", _delay(contract)
+    if contract.sample_rate is not None:
+        yield "sample rate", f"{contract.sample_rate:g} frames a second"
+    if contract.labels is not None:
+        yield "labels", ", ".join(contract.labels)
+    yield "operators", ", ".join(f"{n} {name}" for name, n in _by_count(contract.operators))
+    yield "source", _listed(contract.source) or "unknown"
+    yield "quantized", _listed(contract.quantization) or "no"
+    yield "checked", _listed(contract.checked) or "no: run `rnnx check`"
+
+
+def _described(state: State) -> str:
+    dims = ", ".join(map(str, state.dims))
+    owner = f", {state.module} layer {state.layer}" if state.module else ""
+    start = "" if state.initial is None else ", starts from learned values"
+    return f"{state.name}: {state.dtype}[{dims}], {state.kind}{owner}{start}"
+
+
+def _delay(contract: Contract) -> str:
+    if contract.sample_rate is None:
+        return f"{contract.delay} frames"
+    return f"{contract.delay} frames ({1000 * contract.delay / contract.sample_rate:g} ms)"
+
+
+def _by_count(operators: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(operators.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _listed(record: Mapping[str, Any] | None) -> str:
+    """One line; lists, which are for programs, are left to --json."""
+    told = {key: value for key, value in (record or {}).items() if not isinstance(value, list)}
+    return "; ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in told.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _state_bytes(contract: Contract) -> int:
+    import numpy as np
+
+    return sum(
+        math.prod(state.shape(batch=1)) * np.dtype(state.dtype).itemsize
+        for state in contract.states
+    )

@@ -1,0 +1,1 @@
+"""Classic uses of recurrent networks, trained on real data that comes inside packages."""

@@ -1,0 +1,107 @@
+"""The data of the recipes: an hourly series, its features, and a split by time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnx.extras import explain
+
+FEATURES = ("temperature", "hour_sin", "hour_cos", "day_sin", "day_cos")
+
+# Where the validation and the test part begin, as fractions of the series.
+_VALIDATION, _TEST = 0.7, 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Temperatures by the hour.
+
+    Attributes:
+        times: datetime64[m] `[time]`.
+        temperatures: degrees Fahrenheit, float64 `[time]`.
+    """
+
+    times: npt.NDArray[np.datetime64]
+    temperatures: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __getitem__(self, hours: slice) -> Series:
+        return Series(self.times[hours], self.temperatures[hours])
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What turns degrees into the network's units and back.
+
+    Attributes:
+        mean, std: of the training part, in degrees Fahrenheit.
+    """
+
+    mean: float
+    std: float
+
+    def normalise(self, degrees: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Degrees Fahrenheit in standard deviations from the mean."""
+        return (degrees - self.mean) / self.std
+
+    def degrees(self, normalised: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Standard deviations from the mean in degrees Fahrenheit."""
+        return normalised.astype(np.float64) * self.std + self.mean
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The series in three parts, each after the one before, and the scale of the first."""
+
+    train: Series
+    validation: Series
+    test: Series
+    scale: Scale
+
+
+def seattle_temperatures() -> Series:
+    """Seattle's temperature in each hour of 2010, as vega-datasets carries it (NOAA).
+
+    The values change so little from one day to the next that they look like averages over many
+    years rather than one year's weather. The hour lost to daylight saving time is missing.
+
+    Raises:
+        MissingExtraError: vega-datasets is not installed.
+    """
+    try:
+        package = distribution("vega-datasets")
+    except PackageNotFoundError as error:
+        raise explain(ModuleNotFoundError(name="vega_datasets")) from error
+    path = package.locate_file("vega_datasets/_data/seattle-temps.csv")
+    rows = np.loadtxt(str(path), delimiter=",", skiprows=1, dtype=np.str_)
+    times = np.char.replace(rows[:, 0], "/", "-").astype("datetime64[m]")
+    return Series(times, rows[:, 1].astype(np.float64))
+
+
+def split(series: Series) -> Split:
+    """The first 70 % to train on, 15 % to stop by, the last 15 % held out."""
+    validation, test = (round(len(series) * fraction) for fraction in (_VALIDATION, _TEST))
+    train = series[:validation]
+    scale = Scale(float(train.temperatures.mean()), float(train.temperatures.std()))
+    return Split(train, series[validation:test], series[test:], scale)
+
+
+def features(series: Series, scale: Scale) -> npt.NDArray[np.float32]:
+    """The network's input, float32 `[time, 5]`, columns as in `FEATURES`."""
+    times = series.times
+    hour = (times - times.astype("datetime64[D]")) / np.timedelta64(1, "D") * 2 * np.pi
+    day = (times - times.astype("datetime64[Y]")) / np.timedelta64(365, "D") * 2 * np.pi
+    columns = [
+        scale.normalise(series.temperatures),
+        np.sin(hour),
+        np.cos(hour),
+        np.sin(day),
+        np.cos(day),
+    ]
+    return np.stack(columns, axis=1).astype(np.float32)
