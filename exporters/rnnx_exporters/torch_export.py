@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from torch.utils import _pytree as pytree
 
 from rnnx_exporters import artifact
 from rnnx_exporters.arguments import record
@@ -17,11 +17,12 @@ from rnnx_exporters.capture import Captured, capture, quiet, translate
 from rnnx_exporters.describe import describe, lengths_inputs
 from rnnx_exporters.guards import guard
 from rnnx_exporters.layout import Layout, given, infer
+from rnnx_exporters.preparation import frozen_copy, prepared_args, refuse_kept_state
 from rnnx_exporters.proof import prove_export
 from rnnx_exporters.streaming import write_streaming
 from rnnx_exporters.tidy import tidy
 from rnnx_runtime.contract import Contract
-from rnnx_runtime.errors import ExportError, InputError
+from rnnx_runtime.errors import ExportError, InputError, RnnxError
 
 # The opset torch.onnx writes natively; onnxruntime and every other runtime in use reads it.
 OPSET_VERSION = 18
@@ -63,8 +64,11 @@ def export(
         InputError: an argument does not fit.
     """
     opset_version = opset_version or OPSET_VERSION
-    graph, layout, difference = _graph_of(model, tuple(args), dynamic_shapes, opset_version)
-    _name_ports(graph, input_names, output_names)
+    module, captured, layout = _capture(model, tuple(args), dynamic_shapes, opset_version)
+    graph, layout, difference = _graph_of(module, captured, layout, opset_version)
+    with torch.no_grad(), quiet():
+        names = output_names or _output_names(module(*layout.args))
+    _name_ports(graph, input_names, names)
     contract = describe(graph)
     contract = dataclasses.replace(
         contract,
@@ -82,22 +86,27 @@ def export(
     return contract
 
 
-def _graph_of(
+def _capture(
     model: torch.nn.Module | torch.export.ExportedProgram,
     args: tuple[Any, ...],
     dynamic_shapes: Any,
     opset_version: int,
+) -> tuple[torch.nn.Module, Captured, Layout]:
+    """The model to hold the graph against, the captured graph, and the layout of its inputs."""
+    if isinstance(model, torch.export.ExportedProgram):
+        program, args = model.module(), args or model.example_inputs[0]
+        layout = given(program, args, dynamic_shapes or {})
+        return program, Captured(translate(model, opset_version), _count_layers(model)), layout
+    module, args = frozen_copy(model), prepared_args(args)
+    layout = _layout(module, args, dynamic_shapes).traceable()
+    _hold_model(module, layout)
+    return module, capture(module, layout.args, layout.dims(), opset_version), layout
+
+
+def _graph_of(
+    module: torch.nn.Module, captured: Captured, layout: Layout, opset_version: int
 ) -> tuple[ir.Model, Layout, float]:
     """The proven offline graph, the layout of its inputs, and how far it is from the model."""
-    module: torch.nn.Module
-    if isinstance(model, torch.export.ExportedProgram):
-        module, args = model.module(), args or model.example_inputs[0]
-        layout = given(module, args, dynamic_shapes or {})
-        captured = Captured(translate(model, opset_version), _count_layers(model))
-    else:
-        module = _frozen_copy(model)
-        layout = _layout(module, args, dynamic_shapes).traceable()
-        captured = capture(module, layout.args, layout.dims(), opset_version)
     graph = captured.model
     names = [str(value.name) for value in graph.graph.inputs]
     tidy(graph, _symbols(graph, layout))
@@ -110,21 +119,25 @@ def _graph_of(
         return graph, layout, prove_export(graph, module, layout)
 
 
-def _frozen_copy(model: torch.nn.Module) -> torch.nn.Module:
-    try:
-        return copy.deepcopy(model).eval().requires_grad_(False)
-    except Exception as error:  # a model may hold anything
-        raise ExportError(
-            f"the model cannot be copied: {error}",
-            hint="Detach tensors that are kept as attributes, and keep no open files or locks.",
-        ) from error
-
-
 def _layout(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -> Layout:
     if dynamic_shapes is None:
         with quiet():
             return infer(module, args)
     return given(module, args, dynamic_shapes)
+
+
+def _hold_model(module: torch.nn.Module, layout: Layout) -> None:
+    """Refuse a model that does not run on its example, or that keeps state between calls."""
+    with quiet():
+        try:
+            refuse_kept_state(module, layout.args)
+        except RnnxError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise ExportError(
+                f"the model does not run on the example: {type(error).__name__}: {error}",
+                hint="Give example arguments that model(*args) accepts.",
+            ) from error
 
 
 def _count_layers(program: torch.export.ExportedProgram) -> int:
@@ -146,12 +159,25 @@ def _symbols(graph: ir.Model, layout: Layout) -> dict[str, str]:
     }
 
 
+def _output_names(result: Any) -> list[str]:
+    """`y`, or `y0`, `y1`, ...; the keys where the model returns a dict or dataclass."""
+    paths = [
+        [str(key.key) for key in path if isinstance(key, pytree.MappingKey)]
+        for path, leaf in pytree.tree_flatten_with_path(result)[0]
+        if isinstance(leaf, torch.Tensor)
+    ]
+    numbered = ["y"] if len(paths) == 1 else [f"y{place}" for place in range(len(paths))]
+    keyed = ["_".join(path) for path in paths]
+    return [
+        key if key and keyed.count(key) == 1 else number
+        for key, number in zip(keyed, numbered, strict=True)
+    ]
+
+
 def _name_ports(
-    graph: ir.Model, input_names: Sequence[str] | None, output_names: Sequence[str] | None
+    graph: ir.Model, input_names: Sequence[str] | None, output_names: Sequence[str]
 ) -> None:
     inputs, outputs = graph.graph.inputs, graph.graph.outputs
-    if output_names is None:
-        output_names = ["y"] if len(outputs) == 1 else [f"y{i}" for i in range(len(outputs))]
     wanted = [
         *_held("input_names", input_names or [str(value.name) for value in inputs], len(inputs)),
         *_held("output_names", output_names, len(outputs)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from rnnx_exporters.arguments import rebuild, record
+from rnnx_exporters.preparation import frozen_copy
 from rnnx_runtime.contract import Contract, Dims, State
 from rnnx_runtime.errors import InputError
 
@@ -34,7 +34,7 @@ class Reference:
     def __init__(
         self, model: torch.nn.Module, contract: Contract, args: tuple[Any, ...] | None
     ) -> None:
-        self._module = copy.deepcopy(model).eval()
+        self._module = frozen_copy(model)
         self._contract = contract
         self._arguments = _arguments(contract, args)
         self._calls = _calls(contract)
@@ -137,7 +137,8 @@ def _projected(module: torch.nn.Module | None, state: State, value: Array) -> Ar
     if not isinstance(module, torch.nn.LSTM) or not module.proj_size or state.kind != "h":
         return value
     projection: torch.Tensor = getattr(module, f"weight_hr_l{state.layer}")
-    return value @ projection.detach().numpy().T
+    projected: Array = value @ projection.detach().numpy().T
+    return projected
 
 
 def _setting(calls: Iterator[list[State]], states: Mapping[str, Array]) -> Callable[..., Any]:
