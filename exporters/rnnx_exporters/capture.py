@@ -8,7 +8,7 @@ import sysconfig
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +71,7 @@ def capture(
     Raises:
         ExportError: torch cannot capture the model, or its code freezes a free size.
     """
-    with _ALONE, _quiet(), _recording() as frozen, Recurrent() as recurrent:
+    with _ALONE, quiet(), _recording() as frozen, Recurrent() as recurrent:
         try:
             program = torch.export.export(module, args, dynamic_shapes=dynamic_shapes, strict=False)
         except RnnxError:
@@ -87,7 +87,7 @@ def translate(program: torch.export.ExportedProgram, opset_version: int) -> ir.M
     Raises:
         ExportError: an operator has no ONNX form.
     """
-    with _ALONE, _quiet():
+    with _ALONE, quiet():
         try:
             exported = torch.onnx.export(
                 program,
@@ -130,11 +130,11 @@ def _root(error: BaseException) -> str:
 
 
 def _raised_at(error: BaseException) -> str:
-    line = _user_line(traceback.extract_tb(error.__traceback__))
+    line = user_line(traceback.extract_tb(error.__traceback__))
     return f" at {line}" if line else ""
 
 
-def _user_line(stack: traceback.StackSummary) -> str | None:
+def user_line(stack: Sequence[traceback.FrameSummary]) -> str | None:
     """The innermost frame that is neither torch's nor ours."""
     for frame in reversed(stack):
         if not _is_library(frame.filename):
@@ -170,12 +170,12 @@ def _recording() -> Iterator[Frozen]:
 
 
 def _here() -> list[str]:
-    line = _user_line(traceback.extract_stack())
+    line = user_line(traceback.extract_stack())
     return [line] if line else []
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what torch prints and logs about itself; what matters to the user is raised."""
     names = ("torch.onnx", "torch.fx", "torch.export", "onnxscript")
     loggers = [logging.getLogger(name) for name in names]
