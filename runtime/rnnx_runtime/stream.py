@@ -222,7 +222,7 @@ class Stream:
                 raise InputError(
                     f"input {name!r} holds {array[where]} at index {list(where)}"
                     f" (after {self.position} frames)",
-                    hint="Clean the input, or drop strict mode to let the network have such values.",
+                    hint="Clean the input, or let the network have such values: strict=False.",
                 )
 
     def _bound_for(self, frames: int) -> _Bound:
