@@ -29,6 +29,7 @@ Demo = tuple[Path, Result, list[str]]
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder = tmp_path_factory.mktemp("demo") / "made" / "here"
+    torch.set_num_threads(1)  # as the command does
     messages: list[str] = []
     return folder, pipeline.run(folder, epochs=1, on_progress=messages.append), messages
 
@@ -113,6 +114,8 @@ def test_the_picture_shows_truth_forecast_and_persistence(demo: Demo) -> None:
     for color in ((0.6, 0.6, 0.6), (31 / 255, 119 / 255, 180 / 255), (1, 127 / 255, 14 / 255)):
         found = np.abs(pixels - np.array(color)).max(axis=-1) < 0.02
         assert found.sum() > 500
+    margins = np.concatenate([pixels[:, :3], pixels[:, -3:]], axis=1)
+    assert (margins == 1).all()  # nothing is cut off at the sides
 
 
 def test_progress_names_each_epoch(demo: Demo) -> None:
