@@ -5,14 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx_ir as ir
 
 from rnnx_runtime.contract import METADATA_KEY, Contract
 from rnnx_runtime.errors import ArtifactError
-from rnnx_runtime.files import replacing
+
+# What fits in one protobuf message beside the graph itself.
+MOST_BYTES = (2 << 30) - (64 << 20)
 
 
 def load_graph(path: str | os.PathLike[str]) -> ir.Model:
@@ -45,8 +50,34 @@ def seal(model: ir.Model, contract: Contract) -> Contract:
 
 def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
     """Write the graph to `path`, whole or not at all."""
-    with replacing(path) as beside:
-        ir.save(model, beside)
+    with writing(model, path):
+        pass
+
+
+@contextmanager
+def writing(model: ir.Model, path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The graph written in a folder beside `path`, to be proven there; moved if nothing is raised.
+
+    Weights of more than 2 GB stand in a second file, `{path}.data`, as protobuf asks.
+
+    Raises:
+        ArtifactError: the folder of `path` does not exist.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise ArtifactError(f"no folder {str(target.parent)!r} to write {target.name!r} in")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        write_in(model, Path(folder), target.name)
+        yield Path(folder) / target.name
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name):
+            os.replace(file, target.with_name(file.name))  # the graph last: it names the weights
+
+
+def write_in(model: ir.Model, folder: Path, name: str) -> None:
+    """Write the graph as `name` in `folder`, large weights in a file of their own."""
+    weights = model.graph.initializers.values()
+    size = sum(value.const_value.nbytes for value in weights if value.const_value is not None)
+    ir.save(model, folder / name, external_data=f"{name}.data" if size > MOST_BYTES else None)
 
 
 def count_operators(model: ir.Model) -> dict[str, int]:
@@ -57,4 +88,9 @@ def count_operators(model: ir.Model) -> dict[str, int]:
 def fingerprint(model: ir.Model) -> str:
     """SHA-256 over the graph and its weights, in hex."""
     proto = ir.to_proto(model)
-    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+    weights = list(proto.graph.initializer)
+    del proto.graph.initializer[:]  # one by one, since all together may exceed protobuf's limit
+    digest = hashlib.sha256(proto.SerializeToString(deterministic=True))
+    for weight in weights:
+        digest.update(weight.SerializeToString(deterministic=True))
+    return digest.hexdigest()

@@ -8,7 +8,7 @@ import sysconfig
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,11 +133,11 @@ def _root(error: BaseException) -> str:
 
 
 def _raised_at(error: BaseException) -> str:
-    line = _user_line(traceback.extract_tb(error.__traceback__))
+    line = user_line(traceback.extract_tb(error.__traceback__))
     return f" at {line}" if line else ""
 
 
-def _user_line(stack: traceback.StackSummary) -> str | None:
+def user_line(stack: Sequence[traceback.FrameSummary]) -> str | None:
     """The innermost frame that is neither torch's nor ours."""
     for frame in reversed(stack):
         if not _is_library(frame.filename):
@@ -173,7 +173,7 @@ def _recording() -> Iterator[Frozen]:
 
 
 def _here() -> list[str]:
-    line = _user_line(traceback.extract_stack())
+    line = user_line(traceback.extract_stack())
     return [line] if line else []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import onnxruntime as ort
 import torch
 from torch.utils import _pytree as pytree
 
+from rnnx_exporters.artifact import write_in
 from rnnx_exporters.compare import ATOL, compare
 from rnnx_exporters.describe import describe
 from rnnx_exporters.layout import BATCH, TIME, Layout
@@ -57,8 +59,10 @@ def session_of(model: ir.Model) -> ort.InferenceSession:
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        data = ir.to_proto(model).SerializeToString()
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        with tempfile.TemporaryDirectory() as folder:
+            write_in(model, Path(folder), "model.onnx")
+            file = str(Path(folder) / "model.onnx")
+            return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many unrelated classes
         raise ExportError(f"onnxruntime does not accept the exported graph: {error}") from error
 

@@ -21,7 +21,6 @@ from rnnx_exporters.tidy import layer_of, module_of, recurrent_nodes
 from rnnx_exporters.timeline import Fact, Frames, follow, refuse
 from rnnx_runtime.contract import Contract, Port, State
 from rnnx_runtime.errors import NotStreamableError
-from rnnx_runtime.files import replacing
 
 _FIRST_STATE = 5
 _KINDS = ("h", "c")
@@ -62,8 +61,7 @@ def write_streaming(model: ir.Model, contract: Contract, path: str | os.PathLike
     """
     offline = model.clone()
     contract = artifact.seal(model, stream_graph(model, contract))
-    with replacing(path) as beside:
-        ir.save(model, beside)
+    with artifact.writing(model, path) as beside:
         prove_streaming(offline, beside, contract)
     return contract
 

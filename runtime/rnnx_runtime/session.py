@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from rnnx_runtime.contract import METADATA_KEY, Contract, Port
+from rnnx_runtime.contract import METADATA_KEY, Contract, Dims, Port
 from rnnx_runtime.errors import ArtifactError
 
 _ORT_TYPES = {
@@ -21,6 +21,8 @@ _ORT_TYPES = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
+
+_Described = dict[str, tuple[str, Dims]]
 
 
 def open_session(
@@ -77,28 +79,36 @@ def _options(optimize: bool, threads: int) -> ort.SessionOptions:
 
 
 def _hold_against_graph(contract: Contract, session: ort.InferenceSession) -> None:
-    states_in = {state.input_name: (state.dtype, len(state.dims)) for state in contract.states}
-    states_out = {state.output_name: (state.dtype, len(state.dims)) for state in contract.states}
+    states_in = {state.input_name: (state.dtype, state.dims) for state in contract.states}
+    states_out = {state.output_name: (state.dtype, state.dims) for state in contract.states}
     _hold_ports("inputs", _described(contract.inputs) | states_in, session.get_inputs())
     _hold_ports("outputs", _described(contract.outputs) | states_out, session.get_outputs())
 
 
-def _described(ports: tuple[Port, ...]) -> dict[str, tuple[str, int]]:
-    return {port.name: (port.dtype, len(port.dims)) for port in ports}
+def _described(ports: tuple[Port, ...]) -> _Described:
+    return {port.name: (port.dtype, port.dims) for port in ports}
 
 
-def _hold_ports(what: str, described: dict[str, tuple[str, int]], nodes: list[ort.NodeArg]) -> None:
-    found = {node.name: (_ORT_TYPES.get(node.type, node.type), len(node.shape)) for node in nodes}
-    if found != described:
-        wrong = sorted(
-            name
-            for name in found.keys() | described.keys()
-            if found.get(name) != described.get(name)
-        )
+def _hold_ports(what: str, described: _Described, nodes: list[ort.NodeArg]) -> None:
+    found = {node.name: (_ORT_TYPES.get(node.type, node.type), tuple(node.shape)) for node in nodes}
+    wrong = sorted(
+        name
+        for name in found.keys() | described.keys()
+        if name not in found or name not in described or _differ(found[name], described[name])
+    )
+    if wrong:
         raise ArtifactError(
             f"the contract does not describe this graph: its {what} differ in {', '.join(wrong)}",
             hint="The graph or its metadata was edited by hand; export it again.",
         )
+
+
+def _differ(found: tuple[str, Dims], described: tuple[str, Dims]) -> bool:
+    """Whether dtype, rank or a size that both fix differs; the names of free axes may."""
+    if found[0] != described[0] or len(found[1]) != len(described[1]):
+        return True
+    pairs = zip(found[1], described[1], strict=True)
+    return any(a != b for a, b in pairs if isinstance(a, int) and isinstance(b, int))
 
 
 def _first_line(error: Exception) -> str:

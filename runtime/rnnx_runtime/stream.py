@@ -40,7 +40,8 @@ class Stream:
     Args:
         model: an open `Model`, shared, or the path of an artifact.
         batch: sequences that advance together; it stays for the stream's life.
-        strict: refuse NaN and infinity in the input; without it they are passed on.
+        strict: refuse NaN and infinity in the input; without it the network gets them, and
+            onnxruntime's GRU and LSTM make ordinary numbers of them.
 
     Attributes:
         position: frames fed since the start or the last reset.
@@ -221,7 +222,7 @@ class Stream:
                 raise InputError(
                     f"input {name!r} holds {array[where]} at index {list(where)}"
                     f" (after {self.position} frames)",
-                    hint="Clean the input, or drop strict mode to pass such values on.",
+                    hint="Clean the input, or let the network have such values: strict=False.",
                 )
 
     def _bound_for(self, frames: int) -> _Bound:

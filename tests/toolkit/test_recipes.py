@@ -30,6 +30,12 @@ SERIES = seattle_temperatures()
 CELLS = ("rnn", "gru", "lstm")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    """More cost time at this size, above all where other tests run beside."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def small() -> Split:
     """A month or so: enough to learn something in seconds."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from rnnx_runtime.contract import DTYPES, MAX_ELEMENTS
 from rnnx_runtime.errors import InputError
 
 _FORM = "Write it as name=dtype[dims]: x=float32[batch,time,40], tokens=int64[batch,time]."
@@ -30,7 +33,12 @@ def from_declarations(
     Raises:
         InputError: a declaration cannot be read or names no argument.
     """
-    declared = dict(_declaration(text) for text in declarations)
+    declared: dict[str, tuple[str, list[int | str]]] = {}
+    for text in declarations:
+        name, dtype, dims = _declaration(text)
+        if name in declared:
+            raise InputError(f"the input {name!r} is declared twice", hint=_FORM)
+        declared[name] = dtype, dims
     rng = np.random.default_rng(0)
     tensors = {name: _example(dtype, dims, rng) for name, (dtype, dims) in declared.items()}
     free = {
@@ -49,28 +57,43 @@ def from_arrays(model: torch.nn.Module, path: str) -> tuple[Any, ...]:
     if not Path(path).is_file():
         raise InputError(f"no file at {path!r}", hint="Check the path given to --inputs.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, AttributeError) as error:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
+    except Exception as error:  # numpy and zipfile raise unrelated classes
         raise InputError(
-            f"{path!r} is not an .npz archive of arrays: {error}",
+            f"{path!r} is not an .npz archive of plain arrays",
             hint="Save one with numpy.savez(path, x=...).",
         ) from error
-    return _positional(model, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    return _positional(model, {name: _tensor(name, array) for name, array in arrays.items()})
 
 
-def _declaration(text: str) -> tuple[str, tuple[str, list[int | str]]]:
+def _tensor(name: str, array: npt.NDArray[Any]) -> torch.Tensor:
+    if array.dtype.name not in DTYPES:
+        raise InputError(
+            f"the input {name!r} is of dtype {array.dtype}",
+            hint=f"Take one of {', '.join(DTYPES)}.",
+        )
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+
+
+def _declaration(text: str) -> tuple[str, str, list[int | str]]:
     match = re.fullmatch(r"\s*(\w+)\s*=\s*(\w+)\s*\[([^\]]*)\]\s*", text)
     if match is None:
         raise InputError(f"the input {text!r} cannot be read", hint=_FORM)
     name, dtype, inner = match.groups()
-    if not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise InputError(f"the input {text!r} has the unknown dtype {dtype!r}", hint=_FORM)
-    return name, (dtype, [_dim(part.strip(), text) for part in inner.split(",") if part.strip()])
+    if dtype not in DTYPES:
+        raise InputError(
+            f"the input {text!r} has the unknown dtype {dtype!r}",
+            hint=f"{_FORM} The dtypes are {', '.join(DTYPES)}.",
+        )
+    dims = [_dim(part.strip(), text) for part in inner.split(",")] if inner.strip() else []
+    if math.prod(dim for dim in dims if isinstance(dim, int)) > MAX_ELEMENTS:
+        raise InputError(f"the input {text!r} is too large for an example", hint=_FORM)
+    return name, dtype, dims
 
 
 def _dim(part: str, text: str) -> int | str:
-    if part.isdigit() and int(part) > 0:
+    if re.fullmatch("[0-9]{1,9}", part) and int(part) > 0:
         return int(part)
     if part.isidentifier():
         return part
@@ -86,19 +109,16 @@ def _example(dtype: str, dims: list[int | str], rng: np.random.Generator) -> tor
 
 
 def _positional(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, ...]:
-    """The tensors in the order of the model's arguments; None for optional ones between."""
-    parameters = inspect.signature(model.forward).parameters
-    unknown = [name for name in tensors if name not in parameters]
-    required = [
-        n for n, p in parameters.items() if p.default is p.empty and p.kind < p.VAR_POSITIONAL
-    ]
-    missing = [name for name in required if name not in tensors]
+    """The tensors in the order of the model's arguments; defaults for optional ones between."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    positional = [p for p in parameters if p.kind < p.VAR_POSITIONAL]
+    names = [p.name for p in positional]
+    unknown = [name for name in tensors if name not in names]
+    missing = [p.name for p in positional if p.default is p.empty and p.name not in tensors]
     if unknown or missing:
         raise InputError(
-            f"the model takes {', '.join(parameters)}; missing: {missing}, unknown: {unknown}",
-            hint="Name each input after an argument of the model's forward.",
+            f"the model takes {', '.join(names)}; missing: {missing}, unknown: {unknown}",
+            hint="Name each input after a positional argument of the model's forward.",
         )
-    last = max(list(parameters).index(name) for name in tensors)
-    return tuple(
-        tensors.get(name, parameters[name].default) for name in list(parameters)[: last + 1]
-    )
+    count = max((names.index(name) + 1 for name in tensors), default=0)
+    return tuple(tensors.get(p.name, p.default) for p in positional[:count])

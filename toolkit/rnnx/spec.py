@@ -9,20 +9,25 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-import pickle
+import os
 import re
 import sys
 import traceback
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import torch
 
+from rnnx_exporters.capture import quiet, user_line
 from rnnx_runtime.errors import SpecError
 
+# torch.export.load would unpickle anything; so it holds to tensors, as torch.load does by default.
+_WEIGHTS_ONLY = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
 _FORMS = "Give package.module:factory, path/file.py:factory, or a torch.export .pt2 file."
 
 
@@ -46,6 +51,8 @@ def load_model(spec: str, weights: str | None = None) -> Loaded:
         SpecError: the spec names nothing usable, its factory raises, or the weights do not fit.
     """
     if spec.endswith(".pt2"):
+        if weights is not None:
+            raise SpecError(f"{spec!r} holds its own weights; leave those in {weights!r} out")
         return Loaded(_load_program(spec))
     where, _, call = _split(spec)
     module = _import(where)
@@ -92,10 +99,10 @@ def _import(where: str) -> ModuleType:
     except SpecError:
         raise
     except ModuleNotFoundError as error:
-        if error.name and where.split(".")[0] == error.name.split(".")[0]:
+        if error.name and f"{where}.".startswith(f"{error.name}."):
             raise SpecError(f"there is no module {where!r}", hint=_FORMS) from error
         raise SpecError(f"{where!r} needs the module {error.name!r}, which is missing") from error
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise SpecError(f"importing {where!r} failed: {_told(error)}") from error
 
 
@@ -119,9 +126,11 @@ def _read_call(call: str) -> tuple[str, list[Any], dict[str, Any]]:
         if isinstance(node, ast.Name):
             return node.id, [], {}
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            kwargs = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords if k.arg}
-            return node.func.id, [ast.literal_eval(arg) for arg in node.args], kwargs
-    except (SyntaxError, ValueError):
+            named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+            kwargs = {name: value for name, value in named.items() if name is not None}
+            if len(kwargs) == len(node.keywords):  # without **
+                return node.func.id, [ast.literal_eval(arg) for arg in node.args], kwargs
+    except (SyntaxError, TypeError, ValueError):
         pass
     raise SpecError(
         f"{call!r} is neither a name nor a call with literal arguments",
@@ -144,10 +153,13 @@ def _is_own_factory(value: Any, module: ModuleType) -> bool:
 
 def _make(factory: Any, spec: str, args: list[Any], kwargs: Mapping[str, Any]) -> Loaded:
     made = factory
-    if not isinstance(factory, torch.nn.Module):
+    if isinstance(factory, torch.nn.Module):
+        if args or kwargs:
+            raise SpecError(f"{spec!r} is a model already, and takes no arguments")
+    else:
         try:
             made = factory(*args, **kwargs)
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise SpecError(f"{spec!r} raised {_told(error)}") from error
     if isinstance(made, torch.nn.Module):
         return Loaded(made)
@@ -164,17 +176,34 @@ def _load_program(path: str) -> torch.export.ExportedProgram:
     if not Path(path).is_file():
         raise SpecError(f"no file at {path!r}", hint=_FORMS)
     try:
-        return torch.export.load(path)
+        with quiet(), mock.patch.dict(os.environ, _WEIGHTS_ONLY):
+            _refuse_compiled(path)
+            return torch.export.load(path)
+    except SpecError:
+        raise
     except Exception as error:  # torch raises many unrelated classes
-        raise SpecError(f"{path!r} is not a torch.export program: {_first(error)}") from error
+        raise SpecError(
+            f"{path!r} is not a torch.export program: {_first(error)}",
+            hint="Save one with torch.export.save(program, path).",
+        ) from error
+
+
+def _refuse_compiled(path: str) -> None:
+    with zipfile.ZipFile(path) as archive:
+        if any("data/aotinductor/" in name for name in archive.namelist()):
+            raise SpecError(
+                f"{path!r} holds compiled code, which loading it would run",
+                hint="Save the program itself: torch.export.save(program, path).",
+            )
 
 
 def _read_weights(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise SpecError(f"no weights at {path!r}", hint="Check the path given to --weights.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        with quiet():
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many unrelated classes
         raise SpecError(
             f"{path!r} is not a file of weights: {_first(error)}",
             hint="Save the state dict: torch.save(model.state_dict(), path). Whole pickled models"
@@ -185,10 +214,15 @@ def _read_weights(path: str) -> dict[str, Any]:
     return state
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """An error of the user's code: its class, message and line."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} (at {frame.filename}:{frame.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    line = user_line([frame for frame in frames if frame.filename != __file__])
+    message = str(error)
+    if isinstance(error, SyntaxError):
+        line, message = f"{error.filename}:{error.lineno}", error.msg
+    told = f"{type(error).__name__}: {' '.join(message.split())}"
+    return f"{told} (at {line})" if line else told
 
 
 def _first(error: Exception) -> str:

@@ -13,6 +13,7 @@ def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _column(cells: Sequence[str]) -> list[str]:
     width = max(map(len, cells))
-    numeric = len(cells) > 1 and all(cell.lstrip("+-.")[:1].isdigit() for cell in cells[1:])
+    filled = [cell for cell in cells[1:] if cell]
+    numeric = bool(filled) and all(cell.lstrip("+-.")[:1].isdigit() for cell in filled)
     head, *rest = (cell.rjust(width) if numeric else cell.ljust(width) for cell in cells)
     return [head, "-" * width, *rest]

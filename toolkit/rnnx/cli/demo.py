@@ -63,6 +63,6 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.name,
         "" if row.bytes is None else human_bytes(row.bytes),
         "" if row.max_error is None else f"{row.max_error:.2g} °F",
-        "" if row.step_us is None else f"{row.step_us:.0f} µs",
+        "" if row.step_us is None else f"{row.step_us:.0f} us",
         f"{row.rmse:.3f} °F",
     )

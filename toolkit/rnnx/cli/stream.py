@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False), help="The file to write instead of stdout."
 )
-@click.option("--strict", is_flag=True, help="Refuse NaN and infinity in the input.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse NaN and infinity, which the network may turn into ordinary numbers.",
+)
 @as_json
 def command(
     model: str, path: str, chunk: int, output: str | None, strict: bool, as_json: bool

@@ -62,4 +62,4 @@ def _draw_errors(axes: Axes, truth: Series, lines: Mapping[str, npt.NDArray[np.f
 
 def _caption(scores: Mapping[str, float]) -> str:
     listed = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
-    return f"RMSE over the whole held-out part (°F): {listed}"
+    return f"RMSE over the whole held-out part, in °F\n{listed}"

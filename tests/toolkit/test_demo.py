@@ -1,0 +1,178 @@
+"""The demo end to end, its figures held against figures computed without it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import pytest
+import torch
+
+from rnnx.cli import main
+from rnnx.recipes import pipeline
+from rnnx.recipes.data import seattle_temperatures, split
+from rnnx.recipes.forecast import Forecaster
+from rnnx.recipes.pipeline import Result, Row
+
+FILES = {"forecast.pt", "heldout.csv", "forecast.onnx", "forecast-int8.onnx", "forecast.png"}
+DATA = split(seattle_temperatures())
+TRUTH = DATA.test.temperatures[25:]  # one day is read before forecasts count
+
+Demo = tuple[Path, Result, list[str]]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    folder = tmp_path_factory.mktemp("demo") / "made" / "here"
+    torch.set_num_threads(1)  # as the command does
+    messages: list[str] = []
+    return folder, pipeline.run(folder, epochs=1, on_progress=messages.append), messages
+
+
+def _row(demo: Demo, name: str) -> Row:
+    return next(row for row in demo[1].rows if row.name == name)
+
+
+def _inputs(folder: Path) -> npt.NDArray[np.float32]:
+    return np.loadtxt(folder / "heldout.csv", delimiter=",", skiprows=1, dtype=np.float32)
+
+
+def _whole_run(folder: Path, name: str) -> npt.NDArray[np.float64]:
+    """The artifact as any runtime would run it: the whole sequence at once, from zero states."""
+    session = ort.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
+    state = next(node for node in session.get_inputs() if node.name == "s000_in")
+    feeds = {"x": _inputs(folder)[None], "s000_in": np.zeros((1, state.shape[1]), np.float32)}
+    y = np.asarray(session.run(["y"], feeds)[0], np.float64)[0, :, 0]
+    return y * DATA.scale.std + DATA.scale.mean
+
+
+def _torch_run(folder: Path) -> npt.NDArray[np.float64]:
+    model = Forecaster()
+    model.load_state_dict(torch.load(folder / "forecast.pt", weights_only=True))
+    with torch.no_grad():
+        y = model(torch.from_numpy(_inputs(folder)[None]))[0, :, 0].double().numpy()
+    return np.asarray(y * DATA.scale.std + DATA.scale.mean)
+
+
+def _rmse(forecasts: npt.NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean((forecasts[-len(TRUTH) :] - TRUTH) ** 2)))
+
+
+def test_it_writes_what_it_names_and_nothing_else(demo: Demo) -> None:
+    folder, result, _ = demo
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert {Path(name) for name in result.files} == {folder / name for name in FILES}
+    for name, file in (("torch", "forecast.pt"), ("int8", "forecast-int8.onnx")):
+        assert _row(demo, name).bytes == (folder / file).stat().st_size
+
+
+def test_heldout_inputs_are_the_test_parts_hours(demo: Demo) -> None:
+    folder, result, _ = demo
+    header = (folder / "heldout.csv").read_text().splitlines()[0]
+    assert header == "temperature,hour_sin,hour_cos,day_sin,day_cos"
+    degrees = _inputs(folder)[:, 0] * DATA.scale.std + DATA.scale.mean
+    np.testing.assert_allclose(degrees, DATA.test.temperatures[:-1], atol=1e-4)
+    assert result.heldout_hours == len(TRUTH)
+
+
+def test_streamed_scores_are_those_of_the_whole_run(demo: Demo) -> None:
+    folder = demo[0]
+    reference = _torch_run(folder)
+    assert _row(demo, "torch").rmse == pytest.approx(_rmse(reference), rel=1e-5)
+    for name, file in (("ONNX", "forecast.onnx"), ("int8", "forecast-int8.onnx")):
+        whole, row = _whole_run(folder, file), _row(demo, name)
+        assert row.rmse == pytest.approx(_rmse(whole), rel=1e-4)
+        assert row.max_error == pytest.approx(np.abs(whole - reference).max(), abs=1e-4)
+
+
+def test_the_artifact_equals_torch_and_int8_is_smaller(demo: Demo) -> None:
+    assert demo[1].passed
+    errors = [_row(demo, name).max_error for name in ("torch", "ONNX", "int8")]
+    assert errors[0] == 0
+    assert errors[1] is not None
+    assert errors[2] is not None
+    assert errors[1] < 1e-4 < errors[2] < 0.1
+    sizes = [_row(demo, name).bytes or 0 for name in ("ONNX", "int8")]
+    assert sizes[1] < sizes[0] / 2
+
+
+def test_even_one_epoch_beats_persistence(demo: Demo) -> None:
+    persistence = _row(demo, "persistence")
+    assert persistence.rmse == pytest.approx(_rmse(DATA.test.temperatures[24:-1]))
+    assert persistence.bytes is persistence.max_error is persistence.step_us is None
+    assert _row(demo, "int8").rmse < persistence.rmse
+
+
+def test_the_picture_shows_truth_forecast_and_persistence(demo: Demo) -> None:
+    pixels = matplotlib.image.imread(demo[0] / "forecast.png")[..., :3]
+    assert pixels.shape == (720, 1080, 3)
+    for color in ((0.6, 0.6, 0.6), (31 / 255, 119 / 255, 180 / 255), (1, 127 / 255, 14 / 255)):
+        found = np.abs(pixels - np.array(color)).max(axis=-1) < 0.02
+        assert found.sum() > 500
+    margins = np.concatenate([pixels[:, :3], pixels[:, -3:]], axis=1)
+    assert (margins == 1).all()  # nothing is cut off at the sides
+
+
+def test_progress_names_each_epoch(demo: Demo) -> None:
+    assert sum("epoch 1 of 1" in message for message in demo[2]) == 1
+
+
+@pytest.fixture
+def canned(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Result:
+    """The command without the minute: it gets the result made above."""
+    monkeypatch.setattr(pipeline, "run", lambda folder, on_progress: demo[1])
+    return demo[1]
+
+
+def _run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", *arguments])
+    return int(ended.value.code or 0)
+
+
+def test_the_table_has_a_row_for_each_way(
+    canned: Result, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run("forecast") == 0
+    printed = capsys.readouterr()
+    table = printed.out.splitlines()[2:]
+    assert [line.split("  ")[0] for line in table] == [row.name for row in canned.rows]
+    assert all(
+        line.endswith(f"{row.rmse:.3f} °F") for line, row in zip(table, canned.rows, strict=True)
+    )
+    assert "equals torch" in printed.err
+    assert "rnnx bench" in printed.err
+
+
+def test_json_holds_the_numbers(canned: Result, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["rows"] == [dataclasses.asdict(row) for row in canned.rows]
+    assert record["passed"] is True
+
+
+def test_an_artifact_that_differs_ends_with_one(
+    canned: Result, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    differing = dataclasses.replace(canned, passed=False)
+    monkeypatch.setattr(pipeline, "run", lambda folder, on_progress: differing)
+    assert _run() == 1
+    assert "DOES NOT EQUAL" in capsys.readouterr().err
+
+
+def test_an_unknown_recipe_is_misuse(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("weather") == 2
+    assert "'weather' is not 'forecast'" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_a_file_is_misuse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("")
+    assert _run("-o", str(tmp_path / "taken")) == 2
+    assert "taken" in capsys.readouterr().err
