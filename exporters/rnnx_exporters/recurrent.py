@@ -42,6 +42,8 @@ class Recurrent(TorchFunctionMode):
         self.layers = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _VF._pack_padded_sequence:
+            raise _packed("the model packs its sequences")
         cell = _CELL_OF.get(func)
         if cell is None:
             return func(*args, **(kwargs or {}))
@@ -61,10 +63,7 @@ class Recurrent(TorchFunctionMode):
         batch_first: bool = False,
     ) -> tuple[Tensor, ...]:
         if not isinstance(params, list | tuple):
-            raise ExportError(
-                f"a packed sequence reaches {cell.function}, which is not supported yet",
-                hint="Give the layer padded tensors of [batch, time, features].",
-            )
+            raise _packed(f"a packed sequence reaches {cell.function}")
         states = list(hx) if cell.has_cell_state else [hx]
         _refuse_projection(cell, params)
         self.layers += num_layers
@@ -120,6 +119,13 @@ def _define(cell: CellSpec) -> None:
 
 
 _CELL_OF: dict[Any, CellSpec] = {getattr(_VF, cell.function): cell for cell in CELLS}
+
+
+def _packed(what: str) -> ExportError:
+    return ExportError(
+        f"{what}, which is not supported yet",
+        hint="Give the recurrent layer padded tensors of [batch, time, features].",
+    )
 
 
 def _refuse_projection(cell: CellSpec, params: Sequence[Tensor]) -> None:
