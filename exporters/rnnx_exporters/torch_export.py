@@ -60,7 +60,7 @@ def export(
     Raises:
         ExportError: the model cannot be captured, freezes an axis, or the graph differs from it.
         NotStreamableError: `streaming` and the network cannot run frame after frame.
-        InputError: an argument does not fit.
+        InputError: an argument does not fit, or the model does not run on `args`.
     """
     opset_version = opset_version or OPSET_VERSION
     graph, layout, difference = _graph_of(model, tuple(args), dynamic_shapes, opset_version)
@@ -96,6 +96,7 @@ def _graph_of(
         captured = Captured(translate(model, opset_version), _count_layers(model))
     else:
         module = _frozen_copy(model)
+        _try(module, args)
         layout = _layout(module, args, dynamic_shapes).traceable()
         captured = capture(module, layout.args, layout.dims(), opset_version)
     graph = captured.model
@@ -112,6 +113,17 @@ def _frozen_copy(model: torch.nn.Module) -> torch.nn.Module:
         raise ExportError(
             f"the model cannot be copied: {error}",
             hint="Detach tensors that are kept as attributes, and keep no open files or locks.",
+        ) from error
+
+
+def _try(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+    try:
+        with torch.no_grad():
+            module(*args)
+    except Exception as error:  # a model may raise anything
+        raise InputError(
+            f"the model does not run on the example arguments: {type(error).__name__}: {error}",
+            hint="Call model(*args) with them yourself; args is a tuple, one entry an argument.",
         ) from error
 
 
@@ -160,12 +172,14 @@ def _name_ports(
 def _held(what: str, names: Sequence[str], count: int) -> list[str]:
     if len(names) != count:
         raise InputError(f"{what} has {len(names)} names for {count} values")
+    if not all(names):
+        raise InputError(f"{what} holds an empty name")
     return list(names)
 
 
 def _free_names(graph: ir.Model, wanted: set[str]) -> None:
-    """Rename inner values that stand in the way of the ports' names."""
-    for node in graph.graph.all_nodes():
-        for value in node.outputs:
-            if value.name in wanted:
-                value.name = f"{value.name}_inner"
+    """Rename weights and inner values that stand in the way of the ports' names."""
+    inner = [value for node in graph.graph.all_nodes() for value in node.outputs]
+    for value in (*graph.graph.initializers.values(), *inner):
+        if value.name in wanted:
+            ir.convenience.rename_values([value], [f"{value.name}_inner"])
