@@ -2,7 +2,7 @@
 
 The exporter folds the projection P into the recurrence (`R h = (R P) u`) and writes one native LSTM
 node, whose recurrence then costs 4 H² instead of 5 H P products a frame. The alternative is a Scan
-whose body is the cell as it is written. Both are exported from the same weights and alternate in one run.
+whose body is the cell as it is written. Both are exported from the same weights and alternate.
 """
 
 from __future__ import annotations

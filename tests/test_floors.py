@@ -17,8 +17,8 @@ from rnnx.cli import _COMMANDS
 HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy", "matplotlib"}
 
 
-def loaded_by(code: str, *args: str) -> set[str]:
-    """Top-level packages in a fresh interpreter after `code`, whatever way it ends."""
+def loaded_by(code: str, *args: str, exits: int = 0) -> set[str]:
+    """Top-level packages in a fresh interpreter after `code`, which ends in the code `exits`."""
     script = f"""
 import sys
 sys.argv = ["rnnx", *sys.argv[1:]]
@@ -28,7 +28,7 @@ finally:
     print("LOADED", *sorted({{name.partition(".")[0] for name in sys.modules}}))
 """
     done = run_python("-c", script, *args)
-    assert "LOADED" in done.stdout, done.stderr
+    assert done.returncode == exits, done.stderr
     return set(done.stdout.partition("LOADED ")[2].split())
 
 
@@ -74,7 +74,7 @@ def test_each_command_has_help_and_json_and_loads_nothing_heavy_for_it(command: 
 def test_what_runs_on_the_device_loads_neither_torch_nor_onnx(command: str) -> None:
     options: Sequence[str] = ["--input", "-"] if command == "stream" else []
     arguments = [command, "none.onnx", *options]
-    loaded = loaded_by(f"from rnnx.cli import main; main({arguments!r})")
+    loaded = loaded_by(f"from rnnx.cli import main; main({arguments!r})", exits=2)
     assert "onnxruntime" in loaded
     assert not loaded & (HEAVY - {"onnxruntime", "numpy"})
 

@@ -21,16 +21,16 @@ MOST_BYTES = (2 << 30) - (64 << 20)
 
 
 def load_graph(path: str | os.PathLike[str]) -> ir.Model:
-    """The ONNX file at `path` as a graph.
+    """The ONNX file at `path` as a graph, its weights read wherever they lie.
 
     Raises:
-        ArtifactError: the file is missing or not ONNX.
+        ArtifactError: the file is missing or not ONNX, or a file of its weights is missing.
     """
     file = Path(path)
     if not file.is_file():
         raise ArtifactError(f"no file at {str(file)!r}", hint="Check the path.")
     try:
-        return ir.load(file)
+        return ir.external_data.load_to_model(ir.load(file))
     except Exception as error:  # protobuf and onnx-ir raise unrelated classes
         raise ArtifactError(
             f"{str(file)!r} is not an ONNX file: {type(error).__name__}",

@@ -148,6 +148,8 @@ def _read(value: Any, spec: Any) -> Iterator[Axes]:
             yield from _read(item, spec.get(key) if isinstance(spec, Mapping) else None)
     elif value is None or spec is None:
         yield {}
+    elif not isinstance(spec, Mapping | list | tuple):
+        raise InputError(f"dynamic_shapes holds {spec!r} where axes are named", hint=_ASK)
     else:
         pairs = spec.items() if isinstance(spec, Mapping) else enumerate(spec)
         yield {axis: _name(dim) for axis, dim in pairs if dim is not None}
@@ -163,9 +165,9 @@ def _name(dim: Any) -> str:
 def _hold(leaf: Any, axes: Axes) -> None:
     if axes and not isinstance(leaf, Tensor):
         raise InputError(f"dynamic_shapes names axes of {leaf!r}, which is not a tensor")
-    wrong = [axis for axis in axes if not 0 <= axis < leaf.dim()]
+    wrong = [axis for axis in axes if axis not in range(leaf.dim())]
     if wrong:
-        raise InputError(f"dynamic_shapes names axis {wrong[0]} of a tensor of {leaf.dim()} axes")
+        raise InputError(f"dynamic_shapes names axis {wrong[0]!r} of a tensor of {leaf.dim()} axes")
 
 
 def _hold_sizes(layout: Layout) -> None:

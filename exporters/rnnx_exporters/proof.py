@@ -89,7 +89,13 @@ def _runnable(module: torch.nn.Module, layout: Layout) -> Iterator[Layout]:
 def _hold(session: ort.InferenceSession, sized: Layout, reference: Sequence[Array]) -> float:
     arrays = [tensor.detach().cpu().numpy() for tensor, _ in sized.tensors()]
     names = [node.name for node in session.get_inputs()]
-    results = session.run(None, dict(zip(names, arrays, strict=True)))
+    try:
+        results = session.run(None, dict(zip(names, arrays, strict=True)))
+    except Exception as error:  # onnxruntime raises many unrelated classes
+        raise ExportError(
+            f"onnxruntime cannot run the exported graph at sizes {sized.sizes}: {error}",
+            hint="It runs recurrent operators in float32; convert the model with model.float().",
+        ) from error
     worst = 0.0
     for node, actual, expected in zip(session.get_outputs(), results, reference, strict=True):
         found = compare(actual, expected)
@@ -199,7 +205,7 @@ def _hold_stream(
 def _hold_causality(
     session: ort.InferenceSession, contract: Contract, rng: np.random.Generator
 ) -> None:
-    """A changed frame must change no output frame before it, and must change some value.
+    """A changed frame must change no output frame before it.
 
     The change is a loud value, not NaN: onnxruntime's GRU and LSTM clamp NaN away in their gates.
     """
@@ -213,8 +219,6 @@ def _hold_causality(
         early = [name for name, frames in changed.items() if frames and min(frames) < _AT]
         if early:
             raise _untimely(f"frame {_AT} of {port.name!r} reaches earlier frames of {early[0]!r}")
-        if not any(changed.values()) and port.dtype.startswith("float"):
-            raise _untimely(f"frame {_AT} of {port.name!r} reaches no output")
 
 
 def _loud(port: Port, value: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,12 +19,17 @@ from rnnx_exporters.describe import describe, dims_of
 from rnnx_exporters.layout import TIME
 from rnnx_exporters.proof import prove_streaming, run_constant
 from rnnx_exporters.tidy import layer_of, module_of, recurrent_nodes
-from rnnx_exporters.timeline import Fact, Frames, follow, refuse
+from rnnx_exporters.timeline import Fact, Frames, Length, follow, refuse
 from rnnx_runtime.contract import Contract, Port, State
 from rnnx_runtime.errors import NotStreamableError
 
 _FIRST_STATE = 5
 _KINDS = ("h", "c")
+_STATE_NAME = re.compile(r"s\d{3,}_(in|out)")
+# What moves a state that is passed in to where it is used, and computes nothing.
+_MOVES = frozenset(
+    {"Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"}
+)
 
 
 def to_streaming(
@@ -72,6 +78,7 @@ def stream_graph(model: ir.Model, contract: Contract) -> Contract:
     Raises:
         NotStreamableError: the network cannot run frame after frame.
     """
+    _refuse_state_names(model)
     facts = follow(model, {port.name: _fact(port) for port in contract.inputs})
     _refuse_untimely(model, contract, facts)
     states = tuple(_lift_all(model))
@@ -81,7 +88,7 @@ def stream_graph(model: ir.Model, contract: Contract) -> Contract:
     return dataclasses.replace(
         contract,
         inputs=tuple(port for port in contract.inputs if port.name in left),
-        outputs=tuple(_timed(port, facts[_output(model, port)]) for port in contract.outputs),
+        outputs=tuple(_timed(port, facts.get(_output(model, port))) for port in contract.outputs),
         states=states,
         streaming=True,
     )
@@ -100,15 +107,30 @@ def _output(model: ir.Model, port: Port) -> ir.Value:
     return next(value for value in model.graph.outputs if value.name == port.name)
 
 
+def _refuse_state_names(model: ir.Model) -> None:
+    taken = [value.name or "" for value in (*model.graph.inputs, *model.graph.outputs)]
+    clash = next(filter(_STATE_NAME.fullmatch, taken), None)
+    if clash:
+        raise NotStreamableError(
+            f"{clash!r} is what a state is named: the graph streams already, or a port is misnamed",
+            hint="Give the offline graph, or name its inputs and outputs otherwise.",
+        )
+
+
 def _refuse_untimely(model: ir.Model, contract: Contract, facts: Mapping[ir.Value, Fact]) -> None:
     if all(port.time_axis is None for port in contract.inputs):
         raise NotStreamableError(
             f"no input has a free axis named {TIME!r}",
             hint="Name it in dynamic_shapes, or tell to_streaming its name with time=...",
         )
-    if not any(isinstance(facts[value], Frames) for value in model.graph.outputs) and not (
-        recurrent_nodes(model)
-    ):
+    known = {str(value.name): facts.get(value) for value in model.graph.outputs}
+    counting = [name for name, fact in known.items() if isinstance(fact, Length)]
+    if counting:
+        raise NotStreamableError(
+            f"output {counting[0]!r} counts the frames, which a stream does not know",
+            hint="Leave it out of what the model returns.",
+        )
+    if not any(isinstance(fact, Frames) for fact in known.values()) and not recurrent_nodes(model):
         raise NotStreamableError("no output depends on the frames, so there is nothing to stream")
 
 
@@ -194,12 +216,26 @@ def _initial(model: ir.Model, node: ir.Node, kind: str) -> npt.NDArray[Any] | No
     """
     position = _FIRST_STATE + _KINDS.index(kind)
     value = node.inputs[position] if position < len(node.inputs) else None
-    if value is None or _comes_from_input(value):
+    if value is None or _is_passed_in(value):
         return None
+    if _comes_from_input(value):
+        raise refuse(
+            node,
+            "its initial state is computed from an input, and the stream would forget that input",
+            "Compute it before, and give the model the initial state itself as an argument.",
+        )
     rows = run_constant(model, value)[0]
     if np.any(rows != rows[:1]):
         raise refuse(node, "its initial state differs between the sequences of a batch", None)
     return rows[0] if np.any(rows) else None
+
+
+def _is_passed_in(value: ir.Value) -> bool:
+    """Whether it is an input of the graph, as it came."""
+    node = value.producer()
+    if node is None or node.op_type not in _MOVES or node.inputs[0] is None:
+        return value.is_graph_input()
+    return _is_passed_in(node.inputs[0])
 
 
 def _comes_from_input(value: ir.Value) -> bool:

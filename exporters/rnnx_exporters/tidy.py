@@ -82,7 +82,8 @@ def _name_axes(model: ir.Model, symbols: Mapping[str, str]) -> None:
 def _renamed(dim: int | ir.SymbolicDim, symbols: Mapping[str, str]) -> int | str | None:
     if isinstance(dim, int) or dim.value is None:
         return dim if isinstance(dim, int) else None
-    return re.sub(r"\b\w+\b", lambda match: symbols.get(match[0], match[0]), str(dim.value))
+    name = re.sub(r"\b\w+\b", lambda match: symbols.get(match[0], match[0]), str(dim.value))
+    return int(name) if name.isdecimal() else name  # torch writes a size it froze as text
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:

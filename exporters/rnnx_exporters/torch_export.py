@@ -22,7 +22,7 @@ from rnnx_exporters.proof import prove_export
 from rnnx_exporters.streaming import write_streaming
 from rnnx_exporters.tidy import tidy
 from rnnx_runtime.contract import Contract
-from rnnx_runtime.errors import ExportError, InputError, RnnxError
+from rnnx_runtime.errors import InputError, RnnxError
 
 # The opset torch.onnx writes natively; onnxruntime and every other runtime in use reads it.
 OPSET_VERSION = 18
@@ -61,7 +61,7 @@ def export(
     Raises:
         ExportError: the model cannot be captured, freezes an axis, or the graph differs from it.
         NotStreamableError: `streaming` and the network cannot run frame after frame.
-        InputError: an argument does not fit.
+        InputError: an argument does not fit, or the model does not run on `args`.
     """
     opset_version = opset_version or OPSET_VERSION
     module, captured, layout = _capture(model, tuple(args), dynamic_shapes, opset_version)
@@ -98,8 +98,8 @@ def _capture(
         layout = given(program, args, dynamic_shapes or {})
         return program, Captured(translate(model, opset_version), _count_layers(model)), layout
     module, args = frozen_copy(model), prepared_args(args)
+    _try(module, args)
     layout = _layout(module, args, dynamic_shapes).traceable()
-    _hold_model(module, layout)
     return module, capture(module, layout.args, layout.dims(), opset_version), layout
 
 
@@ -126,17 +126,17 @@ def _layout(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any)
     return given(module, args, dynamic_shapes)
 
 
-def _hold_model(module: torch.nn.Module, layout: Layout) -> None:
+def _try(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
     """Refuse a model that does not run on its example, or that keeps state between calls."""
     with quiet():
         try:
-            refuse_kept_state(module, layout.args)
+            refuse_kept_state(module, args)
         except RnnxError:
             raise
-        except Exception as error:  # the user's code may raise anything
-            raise ExportError(
-                f"the model does not run on the example: {type(error).__name__}: {error}",
-                hint="Give example arguments that model(*args) accepts.",
+        except Exception as error:  # a model may raise anything
+            raise InputError(
+                f"the model does not run on the example arguments: {type(error).__name__}: {error}",
+                hint="Call model(*args) with them yourself; args holds one entry an argument.",
             ) from error
 
 
@@ -190,14 +190,16 @@ def _name_ports(
 def _held(what: str, names: Sequence[str], count: int) -> list[str]:
     if len(names) != count:
         raise InputError(f"{what} has {len(names)} names for {count} values")
+    if not all(names):
+        raise InputError(f"{what} holds an empty name")
     return list(names)
 
 
 def _rename(graph: ir.Model, values: Sequence[ir.Value], names: Sequence[str]) -> None:
-    """Name values; those that have the names now get others."""
-    for node in graph.graph.all_nodes():
-        for value in node.outputs:
-            if value.name in names:
-                value.name = f"{value.name}_inner"
+    """Name values; weights and inner values that have the names now get others."""
+    inner = [value for node in graph.graph.all_nodes() for value in node.outputs]
+    for value in (*graph.graph.initializers.values(), *inner):
+        if value.name in names:
+            ir.convenience.rename_values([value], [f"{value.name}_inner"])
     for value, name in zip(values, names, strict=True):
         value.name = name

@@ -16,11 +16,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A file beside `path` to write; it takes the place of `path` if nothing is raised.
 
     Raises:
-        ArtifactError: the folder does not exist.
+        ArtifactError: the folder does not exist, or `path` is one itself.
     """
     target = Path(path)
     if not target.parent.is_dir():
         raise ArtifactError(f"no folder {str(target.parent)!r} to write {target.name!r} in")
+    if target.is_dir():
+        raise ArtifactError(f"{str(target)!r} is a folder, not a file to write")
     handle, name = tempfile.mkstemp(
         dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix
     )

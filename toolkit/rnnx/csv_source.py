@@ -86,7 +86,7 @@ def _cell_parser(port: Port) -> Callable[[str], float]:
             raise ValueError(f"is not {what}") from None
         if low <= value <= high or (is_float and not math.isfinite(value)):
             return value
-        raise ValueError(f"is out of the range {low} to {high} of input {port.name}")
+        raise ValueError(f"is out of the range {low:g} to {high:g} of input {port.name}")
 
     return parse
 
@@ -94,7 +94,9 @@ def _cell_parser(port: Port) -> Callable[[str], float]:
 def _range(port: Port) -> tuple[float, float]:
     dtype = np.dtype(port.dtype)
     if dtype.kind == "f":
-        return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
+        info = np.finfo(dtype)
+        high = float(info.max) * (1 + float(info.eps) / 4)  # half a step above still rounds down
+        return -high, high
     if dtype.kind == "b" or port.num_embeddings is not None:
         return 0, (port.num_embeddings or 2) - 1
     return np.iinfo(dtype).min, np.iinfo(dtype).max

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,37 @@ def _open_wav(path: str, contract: Contract, chunk: int) -> Source:
     return Source(frames, ({port.name: to_port(port, block)} for block in blocks))
 
 
-def _open_numpy(path: str, contract: Contract, chunk: int) -> Source:
-    arrays = _load(path, contract)
+def _open_npy(path: str, contract: Contract, chunk: int) -> Source:
+    name = _only_input(contract, path).name
+    with _refusing_damage(path):
+        arrays = {name: np.lib.format.open_memmap(path, mode="r")}
+    return _sliced(arrays, path, contract, chunk)
+
+
+def _open_npz(path: str, contract: Contract, chunk: int) -> Source:
+    # Not np.load, which leaves a damaged file open.
+    with _refusing_damage(path), open(path, "rb") as file:
+        loaded = np.lib.npyio.NpzFile(file)
+        held = list(loaded)
+        arrays = {port.name: loaded[port.name] for port in contract.inputs if port.name in held}
+    missing = [port.name for port in contract.inputs if port.name not in arrays]
+    if missing:
+        raise InputError(
+            f"{path!r} lacks the inputs {', '.join(missing)}; it holds {', '.join(held)}",
+            hint="Name the arrays like the inputs: np.savez(path, x=...).",
+        )
+    return _sliced(arrays, path, contract, chunk)
+
+
+@contextmanager
+def _refusing_damage(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path!r} is not a sound NumPy file: {error}") from error
+
+
+def _sliced(arrays: Mapping[str, Array], path: str, contract: Contract, chunk: int) -> Source:
     feeds = {port.name: _in_layout(port, arrays[port.name], path) for port in contract.inputs}
     frames = size_along(contract, feeds, "time") or 0
     chunks = (
@@ -88,29 +118,6 @@ def _only_input(contract: Contract, path: str) -> Port:
             hint="Give an .npz file of arrays by input name.",
         )
     return contract.inputs[0]
-
-
-def _load(path: str, contract: Contract) -> Mapping[str, Array]:
-    try:
-        loaded = np.load(path, mmap_mode="r")
-        if isinstance(loaded, np.ndarray):
-            return {_only_input(contract, path).name: loaded}
-        with loaded:
-            return _named(loaded, path, contract)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path!r} is not a sound NumPy file: {error}") from error
-
-
-def _named(loaded: Mapping[str, Array], path: str, contract: Contract) -> Mapping[str, Array]:
-    missing = [port.name for port in contract.inputs if port.name not in loaded]
-    if missing:
-        raise InputError(
-            f"{path!r} lacks the inputs {', '.join(missing)}; it holds {', '.join(loaded)}",
-            hint="Name the arrays like the inputs: np.savez(path, x=...).",
-        )
-    return {port.name: loaded[port.name] for port in contract.inputs}
 
 
 def _in_layout(port: Port, array: Array, path: str) -> Array:
@@ -148,6 +155,6 @@ def _chunk_of(port: Port, array: Array, start: int, chunk: int) -> Array:
 _READERS: dict[str, Callable[[str, Contract, int], Source]] = {
     ".wav": _open_wav,
     ".csv": _open_csv,
-    ".npy": _open_numpy,
-    ".npz": _open_numpy,
+    ".npy": _open_npy,
+    ".npz": _open_npz,
 }

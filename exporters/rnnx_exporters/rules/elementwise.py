@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from rnnx_exporters.rules.reading import no_mixing, rank
+from rnnx_exporters.rules.reading import LENGTH_UNKNOWN, no_mixing, rank
 from rnnx_exporters.timeline import Fact, Frames, Last, Length, Refused
 
 
@@ -14,7 +14,7 @@ def broadcast(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
     """Each output element depends on the input elements at its own place."""
     no_mixing(facts)
     if any(isinstance(fact, Length) for fact in facts):
-        return [_lengths(facts)]
+        return [_lengths(node, facts)]
     if any(isinstance(fact, Last) for fact in facts):
         return [Last()]
     behind = {f.axis - rank(v) for v, f in _pairs(node, facts) if isinstance(f, Frames)}
@@ -38,7 +38,10 @@ def _no_fixed_length(value: ir.Value, fact: Fact, offset: int) -> None:
             raise Refused(f"{value.name!r} has the fixed length {size} along time")
 
 
-def _lengths(facts: list[Fact]) -> Length:
+def _lengths(node: ir.Node, facts: list[Fact]) -> Length:
+    """Sizes that are passed on; twice the number of frames is no longer the number of frames."""
+    if node.op_type not in _PASS_SIZES:
+        raise Refused(LENGTH_UNKNOWN)
     vectors = [fact.flags for fact in facts if isinstance(fact, Length)]
     size = max(map(len, vectors))
     return Length(tuple(any(v[min(i, len(v) - 1)] for v in vectors) for i in range(size)))
@@ -51,5 +54,7 @@ _OPERATORS = """
     Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus
     Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor
 """
+
+_PASS_SIZES = frozenset({"Cast", "CastLike", "Equal", "Identity", "Where"})
 
 RULES = dict.fromkeys(_OPERATORS.split(), broadcast)

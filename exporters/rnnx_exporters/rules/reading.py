@@ -11,6 +11,8 @@ import onnx_ir as ir
 
 from rnnx_exporters.timeline import Fact, Frames, Last, Length, Refused
 
+LENGTH_UNKNOWN = "it computes with the number of frames, which a stream does not know"
+
 
 def rank(value: ir.Value | None) -> int:
     """The number of axes of a wire."""
@@ -62,4 +64,4 @@ def no_mixing(facts: Sequence[Fact]) -> None:
     if Frames in kinds and Last in kinds:
         raise Refused("it mixes every frame with the value at the end of the sequence")
     if Length in kinds and len(kinds) > 1:
-        raise Refused("it computes with the number of frames, which a stream does not know")
+        raise Refused(LENGTH_UNKNOWN)

@@ -79,7 +79,7 @@ def expand(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
     if isinstance(facts[0], Frames) and len(facts) > 1:
         if not isinstance(sizes, Length):
             raise Refused("it expands to a fixed length")
-        return _only_flag(sizes)
+        return _along(rank(node.outputs[0]), facts[0].axis - rank(node.inputs[0]), sizes)
     return _filled(facts[0] if len(facts) > 1 else None, sizes)
 
 
@@ -172,9 +172,10 @@ def _picked(node: ir.Node, data: Fact, axis: int) -> Fact:
 
 
 def _found(node: ir.Node, axis: int) -> int:
-    """The time axis after a reshape to constant sizes: copied by a 0, or told by the shape."""
-    sizes = constant(node.inputs[1]).reshape(-1)
-    if axis < len(sizes) and sizes[axis] == 0:
+    """The time axis after a reshape: copied by a 0, or told by the shape."""
+    sizes = node.inputs[1]
+    tensor = None if sizes is None else ir.convenience.get_const_tensor(sizes)
+    if tensor is not None and tuple(tensor.numpy().reshape(-1)[axis : axis + 1]) == (0,):
         return axis
     before, after = node.inputs[0], node.outputs[0]
     if before is None or before.shape is None or after.shape is None:
@@ -192,6 +193,14 @@ def _filled(data: Fact, sizes: Fact) -> Sequence[Fact]:
     if data is not None:
         raise Refused("it spreads the value at the end of the sequence over all frames")
     return _only_flag(sizes)
+
+
+def _along(axes: int, behind: int, sizes: Length) -> Sequence[Fact]:
+    """Frames that stay `behind` the last axis; another size that counts frames is a second time."""
+    counting = [place - len(sizes.flags) for place, flag in enumerate(sizes.flags) if flag]
+    if counting != [behind]:
+        raise Refused("it lays the frames out along a second axis that counts frames")
+    return [Frames(axes + behind)]
 
 
 def _only_flag(sizes: Length) -> Sequence[Fact]:

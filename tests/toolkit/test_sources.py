@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import tempfile
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from rnnx.sources import open_source
+from rnnx_runtime import Contract, InputError, Port
+from rnnx_runtime.model import fit_inputs
+
+LAYOUTS: list[tuple[tuple[int | str, ...], int | None, int]] = [
+    (("batch", "time", 3), 0, 1),
+    (("time", "batch", 3), 1, 0),
+    (("time", 3), None, 0),
+    (("batch", 3, "time"), 0, 2),
+    ((3, "time"), None, 1),
+]
+
+
+def taking(*ports: Port, sample_rate: float | None = None) -> Contract:
+    return Contract(ports, (), streaming=True, sample_rate=sample_rate)
+
+
+def whole(path: Path, contract: Contract, chunk: int = 4) -> dict[str, Any]:
+    """All chunks joined along time, each held against the contract and against `chunk`."""
+    source = open_source(str(path), contract, chunk=chunk)
+    chunks = [fit_inputs(contract, feeds) for feeds in source.chunks]
+    joined = {}
+    for port in contract.inputs:
+        axis = port.time_axis
+        parts = [feeds[port.name] for feeds in chunks]
+        if axis is None:
+            joined[port.name] = parts[0]
+        else:
+            assert all(part.shape[axis] == chunk for part in parts[:-1])
+            joined[port.name] = np.concatenate(parts, axis)
+            assert source.frames is None or source.frames >= joined[port.name].shape[axis]
+    return joined
+
+
+finite = st.floats(width=32, allow_nan=False)
+rows_of_three = arrays.arrays(
+    np.float32, st.tuples(st.integers(1, 20), st.just(3)), elements=finite
+)
+
+
+@given(
+    rows=rows_of_three,
+    layout=st.sampled_from(LAYOUTS),
+    chunk=st.integers(1, 25),
+    suffix=st.sampled_from(["csv", "headed.csv", "npy", "npz", "laid_out.npy"]),
+)
+def test_every_format_gives_the_same_frames_in_every_layout(
+    rows: Any, layout: Any, chunk: int, suffix: str
+) -> None:
+    dims, batch_axis, time_axis = layout
+    # Two axes in a file are those of an input of two axes, in the input's order.
+    assume(dims != (3, "time") or suffix in ("csv", "headed.csv", "laid_out.npy"))
+    expected = np.moveaxis(rows, (0, 1), (0, 1) if dims.index("time") < dims.index(3) else (1, 0))
+    if batch_axis is not None:
+        expected = np.expand_dims(expected, batch_axis)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"data.{suffix}")
+        write(path, rows, expected)
+        found = whole(path, taking(Port("x", "float32", dims, batch_axis, time_axis)), chunk)
+    assert np.array_equal(found["x"], expected)
+
+
+def write(path: Path, rows: Any, laid_out: Any) -> None:
+    if path.suffix == ".csv":
+        header = "a,b,c\n" if "headed" in path.name else ""
+        lines = [",".join(map(str, row)) for row in rows]
+        path.write_text(header + "\n".join(lines))
+    elif path.suffix == ".npz":
+        np.savez(path, x=rows, other=np.zeros(3))
+    else:
+        np.save(path, laid_out if "laid_out" in path.name else rows)
+
+
+X = Port("x", "float32", ("batch", "time", 3), 0, 1)
+IDS = Port("ids", "int64", ("batch", "time"), 0, 1, num_embeddings=50)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1,2,3\n4,5\n", "data.csv, line 2: 2 columns, but input x"),
+        ("a,b\n1,2,3\n", "line 1: 2 columns"),
+        ("1,2,3\n\n4,oops,6\n", "line 3, column 2: 'oops' is not a number"),
+        ("1,2,oops\n", "line 1, column 3: 'oops' is not a number"),
+        ("a,b,c\na,b,c\n", "line 2, column 1: 'a'"),
+        ("1,2,3\n4,,6\n", "line 2, column 2: '' is not a number"),
+        ("1,2,1e39\n", "line 1, column 3: '1e39' is out of the range -3.40282e\\+38 to"),
+        ("1;2;3\n", "line 1: 1 columns"),
+        (f"1,2,{'9' * 200_000}\n", "line 1: not CSV"),
+    ],
+)
+def test_csv_errors_name_line_and_column(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        whole(path, taking(X))
+
+
+def test_csv_that_is_not_utf8_names_the_place(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_bytes(b"1,2,3\n1,\xff,3\n")
+    with pytest.raises(InputError, match="line 2, column 2"):
+        whole(tmp_path / "data.csv", taking(X))
+
+
+def test_csv_from_a_spreadsheet(tmp_path: Path) -> None:
+    text = '\ufeff"left","mid","right"\r\n"1", 2.5 ,-3e-1\r\n\r\nnan,inf,-inf\r\n'
+    (tmp_path / "data.csv").write_text(text, encoding="utf-8", newline="")
+    found = whole(tmp_path / "data.csv", taking(X))["x"]
+    expected = np.array([[[1, 2.5, -0.3], [np.nan, np.inf, -np.inf]]], np.float32)
+    assert np.array_equal(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "num_embeddings", "good", "bad"),
+    [
+        ("int64", None, [-(2**63), 2**63 - 1], ["1.5", "2e3", str(2**63), "x"]),
+        ("int64", 50, [0, 49], ["-1", "50"]),
+        ("uint8", None, [0, 255], ["-1", "256"]),
+        ("bool", None, [0, 1], ["2", "True"]),
+    ],
+)
+def test_csv_of_whole_numbers(
+    tmp_path: Path, dtype: str, num_embeddings: int | None, good: list[int], bad: list[str]
+) -> None:
+    port = Port("ids", dtype, ("batch", "time"), 0, 1, num_embeddings=num_embeddings)
+    path = tmp_path / "ids.csv"
+    path.write_text("\n".join(map(str, good)))
+    found = whole(path, taking(port))["ids"]
+    assert (found.dtype, found.tolist()) == (np.dtype(dtype), [np.array(good, dtype).tolist()])
+    for cell in bad:
+        path.write_text(f"id\n1\n{cell}\n")
+        with pytest.raises(InputError, match="line 3, column 1"):
+            whole(path, taking(port))
+
+
+def write_wav(path: Path, samples: Any, *, bits: int, rate: int = 16000) -> None:
+    """`samples` [frames, channels]: whole numbers, signed, of `bits` bits."""
+    width = bits // 8
+    unsigned = samples + 128 if width == 1 else samples
+    data = b"".join(
+        int(value).to_bytes(width, "little", signed=width > 1) for value in unsigned.ravel()
+    )
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes(data)
+
+
+@given(
+    bits=st.sampled_from([8, 16, 24, 32]),
+    channels=st.integers(1, 3),
+    chunk=st.integers(1, 40),
+    seed=st.integers(0, 99),
+)
+def test_wav_of_any_width_is_scaled_to_one(bits: int, channels: int, chunk: int, seed: int) -> None:
+    full = 2 ** (bits - 1)
+    samples = np.random.default_rng(seed).integers(-full, full, (30, channels))
+    samples[0], samples[1] = -full, full - 1
+    port = Port("x", "float32", ("batch", "time", channels), 0, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        write_wav(Path(folder, "a.wav"), samples, bits=bits)
+        found = whole(Path(folder, "a.wav"), taking(port, sample_rate=16000), chunk)["x"]
+    assert np.array_equal(found[0], (samples / full).astype(np.float32))
+
+
+def test_mono_wav_feeds_an_input_without_features(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", np.array([[1], [-2], [3]]), bits=16)
+    port = Port("x", "float64", ("batch", "time"), 0, 1)
+    found = whole(tmp_path / "a.wav", taking(port), 2)["x"]
+    assert np.array_equal(found, np.array([[1, -2, 3]]) / 2**15)
+
+
+def test_wav_errors_say_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    mono = Port("x", "float32", ("batch", "time", 1), 0, 1)
+    write_wav(path, np.zeros((100, 1), int), bits=16, rate=44100)
+    with pytest.raises(InputError, match="44100 frames a second, but the artifact takes 16000"):
+        whole(path, taking(mono, sample_rate=16000))
+    with pytest.raises(InputError, match="1 channels, but input x"):
+        whole(path, taking(X))
+    with pytest.raises(InputError, match="float32 that input ids"):
+        whole(path, taking(IDS))
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(InputError, match="announces 100 frames, it ends after 75"):
+        whole(path, taking(mono))
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"text, not audio at all......................"])
+def test_what_is_no_wav_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(InputError, match="not a PCM WAV") as caught:
+        whole(tmp_path / "a.wav", taking(X))
+    assert "ffmpeg" in str(caught.value.hint)
+
+
+def test_a_wav_of_floats_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    write_wav(path, np.zeros((4, 1), int), bits=32)
+    data = bytearray(path.read_bytes())
+    data[20] = 3  # WAVE_FORMAT_IEEE_FLOAT
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="not a PCM WAV"):
+        whole(path, taking(X))
+
+
+@pytest.mark.parametrize(
+    "array", [np.arange(5), np.arange(5.0)[:, None], np.arange(5, dtype=">i2")[None, :, None]]
+)
+def test_numpy_values_are_converted_where_nothing_is_lost(tmp_path: Path, array: Any) -> None:
+    np.save(tmp_path / "a.npy", array)
+    port = Port("x", "float32", ("batch", "time", 1), 0, 1)
+    found = whole(tmp_path / "a.npy", taking(port), 2)["x"]
+    assert np.array_equal(found, np.arange(5, dtype=np.float32).reshape(1, 5, 1))
+
+
+@pytest.mark.parametrize(
+    ("array", "port", "message"),
+    [
+        (np.array([1.5, 2.0]), IDS, "float64 that input ids"),
+        (np.array([300]), Port("b", "uint8", ("time",), None, 0), "int64 that input b"),
+        (np.array([2**40]), Port("b", "int32", ("time",), None, 0), "int64 that input b"),
+        (np.full((2, 3), 1e39), X, "float64 that input x"),
+        (np.full((2, 3), "a"), X, "that input x"),
+        (np.zeros((4, 2)), X, r"shape \[4, 2\] for input x"),
+        (np.zeros(4), X, r"shape \[4\] for input x"),
+        (np.zeros(()), X, r"shape \[\] for input x"),
+        (np.zeros((1, 4, 3, 1)), X, "shape"),
+        (np.zeros((2, 4, 3)), X, "holds 2 sequences"),
+        (np.array([{}]), X, "not a sound NumPy file"),
+    ],
+)
+def test_numpy_arrays_that_do_not_fit_are_refused(
+    tmp_path: Path, array: Any, port: Port, message: str
+) -> None:
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(InputError, match=message):
+        whole(tmp_path / "a.npy", taking(port))
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_damaged_numpy_files_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    np.savez(path, x=np.zeros((9, 3))) if suffix == "npz" else np.save(path, np.zeros((9, 3)))
+    sound = path.read_bytes()
+    for content in (b"", b"text", sound[:60], sound[: len(sound) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="not a sound NumPy file"):
+            whole(path, taking(X))
+
+
+def test_several_inputs_come_from_npz_by_name(tmp_path: Path) -> None:
+    mood = Port("mood", "float32", ("batch", 2), 0)
+    contract = taking(X, IDS, mood)
+    x, ids = np.arange(15.0).reshape(5, 3), np.arange(5)
+    path = tmp_path / "a.npz"
+    np.savez(path, x=x, ids=ids, mood=np.array([1.0, 2.0]))
+    found = whole(path, contract, 2)
+    assert np.array_equal(found["x"], x[None])
+    assert np.array_equal(found["ids"], ids[None])
+    assert np.array_equal(found["mood"], [[1, 2]])
+    np.savez(path, x=x, ids=ids[:4], mood=np.zeros(2))
+    with pytest.raises(InputError, match="disagree in their time axis"):
+        whole(path, contract)
+    np.savez(path, x=x, mood=np.zeros(2))
+    with pytest.raises(InputError, match="lacks the inputs ids"):
+        whole(path, contract)
+    np.save(tmp_path / "a.npy", x)
+    with pytest.raises(InputError, match="3 inputs") as caught:
+        whole(tmp_path / "a.npy", contract)
+    assert ".npz" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.wav", "a.npy"])
+def test_no_frames_are_no_chunks(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "a.wav":
+        write_wav(path, np.zeros((0, 3), int), bits=16)
+    elif name == "a.npy":
+        np.save(path, np.zeros((0, 3)))
+    else:
+        path.write_text("a,b,c\n")
+    assert list(open_source(str(path), taking(X), chunk=4).chunks) == []
+
+
+def test_an_unknown_kind_of_file_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none of \.wav, \.csv, \.npy, \.npz"):
+        open_source("a.mp3", taking(X), chunk=1)
