@@ -175,6 +175,14 @@ def test_results_are_the_callers_own(gru: Model) -> None:
     assert np.array_equal(np.concatenate(kept, axis=1), gru.run(x))
 
 
+def test_each_of_several_results_is_the_callers_own(tmp_path: Path) -> None:
+    running_sum(tmp_path / "sum.onnx", outputs=("y", "total"))
+    stream = Stream(tmp_path / "sum.onnx")
+    results = [stream.feed(np.ones((1, 1, 2), np.float32)) for _ in range(4)]
+    assert [result["y"].item(0) for result in results] == [1, 2, 3, 4]
+    assert [result["total"].item(0) for result in results] == [1, 2, 3, 4]
+
+
 def test_an_input_may_be_overwritten_afterwards(gru: Model) -> None:
     x = noise(1, 6, 3)
     stream, buffer, found = gru.stream(), np.empty((1, 1, 3), np.float32), []
