@@ -99,7 +99,11 @@ class Stream:
                 "the stream was flushed: its sequence has ended",
                 hint="Call reset() to begin the next sequence.",
             )
-        bound = self._fill(x)
+        named: Mapping[str, Any] = x if isinstance(x, dict) else {self._first_input: x}
+        bound = self._last
+        # Most chunks are shaped like the one before, which was held against the contract already.
+        if bound is None or not bound.fill(named):
+            bound = self._admit(x)
         if bound is None:
             return self._idle()
         if self.strict:
@@ -189,15 +193,8 @@ class Stream:
                 f"{self.model.path!r} has no batch axis, so batch cannot be {self.batch}"
             )
 
-    def _fill(self, x: Array | Mapping[str, Array]) -> _Bound | None:
-        """The buffers that now hold `x`; None where it has no frame.
-
-        Most chunks are shaped like the one before, which was held against the contract already.
-        """
-        named: Mapping[str, Any] = x if isinstance(x, dict) else {self._first_input: x}
-        last = self._last
-        if last is not None and last.fill(named):
-            return last
+    def _admit(self, x: Array | Mapping[str, Array]) -> _Bound | None:
+        """Hold `x` against the contract; the buffers that hold it, or None if it has no frame."""
         arrays = fit_inputs(self.model.contract, x)
         frames = self._frames(arrays)
         if frames == 0:
