@@ -104,7 +104,8 @@ class Report:
         verdict = "equal" if self.passed else "NOT EQUAL"
         lines.append(
             f"{verdict}: {len(self.findings)} comparisons at rtol {worst.rtol:g},"
-            f" atol {worst.atol:g}; required atol {worst.required_atol:.1e} ({worst.output}, {worst.where})"
+            f" atol {worst.atol:g}; required atol {worst.required_atol:.1e}"
+            f" ({worst.output}, {worst.where})"
         )
         return "\n".join(lines)
 
