@@ -99,17 +99,21 @@ class Stream:
                 "the stream was flushed: its sequence has ended",
                 hint="Call reset() to begin the next sequence.",
             )
-        arrays, bound = self._admit(x)
-        if self.strict:
-            self._refuse_not_finite(arrays)
+        named: Mapping[str, Any] = x if isinstance(x, dict) else {self._first_input: x}
+        bound = self._last
+        # Most chunks are shaped like the one before, which was held against the contract already.
+        if bound is None or not bound.fill(named):
+            bound = self._admit(x)
         if bound is None:
             return self._idle()
-        results = bound.run(self._side, arrays)
+        if self.strict:
+            self._refuse_not_finite(bound.inputs)
+        results = bound.run(self._side)
         self._side ^= 1
         self.position += bound.frames
-        for name in self._readout_names:
-            self._readouts[name] = results[name].copy()
-        return unwrap(results)
+        if self._readout_names:
+            self._readouts = {name: bound.outputs[name].copy() for name in self._readout_names}
+        return results
 
     def flush(self) -> Result:
         """End the sequence and return its tail.
@@ -189,18 +193,15 @@ class Stream:
                 f"{self.model.path!r} has no batch axis, so batch cannot be {self.batch}"
             )
 
-    def _admit(self, x: Array | Mapping[str, Array]) -> tuple[Mapping[str, Array], _Bound | None]:
-        """The inputs by name and the buffers for them; no buffers where there is no frame.
-
-        Most chunks are shaped like the one before, which was held against the contract already.
-        """
-        named: Mapping[str, Any] = x if isinstance(x, dict) else {self._first_input: x}
-        if self._last is not None and self._last.takes(named):
-            return named, self._last
+    def _admit(self, x: Array | Mapping[str, Array]) -> _Bound | None:
+        """Hold `x` against the contract; the buffers that hold it, or None if it has no frame."""
         arrays = fit_inputs(self.model.contract, x)
         frames = self._frames(arrays)
-        self._last = self._bound_for(frames) if frames else None
-        return arrays, self._last
+        if frames == 0:
+            return None
+        self._last = self._bound_for(frames)
+        self._last.fill(arrays)
+        return self._last
 
     def _frames(self, arrays: Mapping[str, Array]) -> int:
         contract = self.model.contract
@@ -278,45 +279,47 @@ class _Bound:
     ) -> None:
         contract = model.contract
         self.frames = frames
-        self._inputs = {p.name: _allocate_port(p, batch, frames) for p in contract.inputs}
-        self._outputs = {p.name: _allocate_port(p, batch, frames) for p in contract.outputs}
-        self._views = {name: value.numpy() for name, value in self._inputs.items()}
-        self._results = {name: value.numpy() for name, value in self._outputs.items()}
+        self._taken = {p.name: _allocate_port(p, batch, frames) for p in contract.inputs}
+        self._given = {p.name: _allocate_port(p, batch, frames) for p in contract.outputs}
+        self.inputs = {name: value.numpy() for name, value in self._taken.items()}
+        self.outputs = {name: value.numpy() for name, value in self._given.items()}
+        self._only_output = unwrap(self.outputs)
         self._run = model.session.run_with_iobinding
         self._bindings = (
             self._bind(model, sides[0], sides[1]),
             self._bind(model, sides[1], sides[0]),
         )
 
-    def takes(self, arrays: Mapping[str, Array]) -> bool:
-        """Whether these are arrays of just the names, shapes and dtypes of the buffers."""
-        if len(arrays) != len(self._views):
+    def fill(self, arrays: Mapping[str, Array]) -> bool:
+        """Copy the arrays in if their names, shapes and dtypes are just those of the buffers."""
+        if len(arrays) != len(self.inputs):
             return False
-        for name, view in self._views.items():
+        for name, buffer in self.inputs.items():
             array = arrays.get(name)
-            if not isinstance(array, np.ndarray) or array.shape != view.shape:
+            if not isinstance(array, np.ndarray) or array.shape != buffer.shape:
                 return False
-            if array.dtype != view.dtype:
+            if array.dtype != buffer.dtype:
                 return False
+            buffer[...] = array
         return True
 
-    def run(self, side: int, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, side: int) -> Result:
         """Run once, reading the states of `side` and writing the other side's."""
-        for name, array in arrays.items():
-            self._views[name][...] = array
         try:
             self._run(self._bindings[side])
         except Exception as error:  # onnxruntime raises many unrelated classes
             raise InputError(f"onnxruntime failed on this input: {error}") from error
-        return {name: value.copy() for name, value in self._results.items()}
+        if isinstance(self._only_output, np.ndarray):
+            return self._only_output.copy()
+        return {name: value.copy() for name, value in self.outputs.items()}
 
     def _bind(
         self, model: Model, read: dict[str, ort.OrtValue], write: dict[str, ort.OrtValue]
     ) -> ort.IOBinding:
         binding = model.session.io_binding()
-        for name, value in self._inputs.items():
+        for name, value in self._taken.items():
             binding.bind_ortvalue_input(name, value)
-        for name, value in self._outputs.items():
+        for name, value in self._given.items():
             binding.bind_ortvalue_output(name, value)
         for state in model.contract.states:
             binding.bind_ortvalue_input(state.input_name, read[state.name])

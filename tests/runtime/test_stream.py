@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from artifacts import gru_artifact
 from oracles import gru_in_float64
 from rnnx_runtime import ArtifactError, InputError, Model, Stream, StreamError
+from rnnx_runtime.contract import METADATA_KEY
 from running_sums import running_sum
 
 GRU_TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}  # float32 against float64
@@ -175,6 +178,14 @@ def test_results_are_the_callers_own(gru: Model) -> None:
     assert np.array_equal(np.concatenate(kept, axis=1), gru.run(x))
 
 
+def test_each_of_several_results_is_the_callers_own(tmp_path: Path) -> None:
+    running_sum(tmp_path / "sum.onnx", outputs=("y", "total"))
+    stream = Stream(tmp_path / "sum.onnx")
+    results = [stream.feed(np.ones((1, 1, 2), np.float32)) for _ in range(4)]
+    assert [result["y"].item(0) for result in results] == [1, 2, 3, 4]
+    assert [result["total"].item(0) for result in results] == [1, 2, 3, 4]
+
+
 def test_an_input_may_be_overwritten_afterwards(gru: Model) -> None:
     x = noise(1, 6, 3)
     stream, buffer, found = gru.stream(), np.empty((1, 1, 3), np.float32), []
@@ -193,8 +204,10 @@ def test_a_readout_holds_its_value_after_the_last_frame(tmp_path: Path) -> None:
     total = stream.feed(np.ones((2, 3, 2), np.float32))
     assert np.array_equal(total, np.full((2, 2), 3))
     total[...] = np.nan
-    for value in (stream.feed(nothing), stream.flush()):
+    for again in (lambda: stream.feed(nothing), lambda: stream.feed(nothing), stream.flush):
+        value = again()
         assert np.array_equal(value, np.full((2, 2), 3))
+        value[...] = np.nan
     stream.reset()
     assert np.isnan(stream.flush()).all()
 
@@ -303,6 +316,18 @@ def test_an_artifact_without_batch_axis_streams_one_sequence(tmp_path: Path) -> 
     running_sum(tmp_path / "sum.onnx", dims=("time", 2))
     with pytest.raises(InputError, match="no batch axis"):
         Stream(tmp_path / "sum.onnx", batch=2)
+
+
+def test_an_artifact_without_a_time_axis_does_not_stream(tmp_path: Path) -> None:
+    path = tmp_path / "sum.onnx"
+    contract = running_sum(path)
+    timeless = dataclasses.replace(contract.inputs[0], time_axis=None)
+    model = onnx.load(path)
+    text = dataclasses.replace(contract, inputs=(timeless,)).to_json()
+    onnx.helper.set_model_props(model, {METADATA_KEY: text})
+    onnx.save(model, path)
+    with pytest.raises(ArtifactError, match="no input has a time axis"):
+        Stream(path)
 
 
 def test_an_offline_artifact_does_not_stream(tmp_path: Path) -> None:

@@ -123,6 +123,12 @@ def test_csv_from_a_spreadsheet(tmp_path: Path) -> None:
     assert np.array_equal(found, expected, equal_nan=True)
 
 
+def test_csv_takes_numbers_that_round_to_the_largest(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("3.4028235e38,-3.4028235e38,1e-50\n")
+    largest = np.finfo(np.float32).max
+    assert np.array_equal(whole(tmp_path / "data.csv", taking(X))["x"], [[[largest, -largest, 0]]])
+
+
 @pytest.mark.parametrize(
     ("dtype", "num_embeddings", "good", "bad"),
     [

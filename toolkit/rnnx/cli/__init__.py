@@ -73,9 +73,8 @@ def _run(arguments: list[str], *, debug: bool) -> int:
 
 
 def _explain(error: Exception) -> int:
-    from rnnx_runtime.errors import RnnxError
-
     from rnnx.extras import explain
+    from rnnx_runtime.errors import RnnxError
 
     if isinstance(error, ModuleNotFoundError):
         error = explain(error)

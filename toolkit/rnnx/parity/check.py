@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from typing import Any
@@ -46,8 +47,11 @@ def check(
         ArtifactError: the file is not an artifact.
         InputError: the model does not take or return what the artifact does.
     """
-    if not rtol >= 0 or not atol >= 0:
-        raise InputError(f"a tolerance must be 0 or more; rtol is {rtol}, atol is {atol}")
+    if not all(0 <= tolerance < math.inf for tolerance in (rtol, atol)):
+        raise InputError(
+            f"a tolerance must be a number of 0 or more; rtol is {rtol}, atol is {atol}",
+            hint=f"Leave them out for rtol {RTOL:g} and atol {ATOL:g}.",
+        )
     artifact = Model(path)
     reference = Reference(model, artifact.contract, args)
     rng = np.random.default_rng(seed)

@@ -40,27 +40,35 @@ class Reference:
         self._calls = _calls(contract)
 
     def run(
-        self, feeds: Mapping[str, Array], states: Mapping[str, Array]
+        self, feeds: Mapping[str, Array], states: Mapping[str, Array] | None = None
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Run the model once.
 
         Args:
             feeds: the inputs by the artifact's names.
-            states: the states before the first frame, by name (`s000`), each `[batch, ...]`.
+            states: the states before the first frame, by name (`s000`), each `[batch, ...]`; left
+                out, those that the model itself starts from.
 
         Returns:
             The outputs by the artifact's names, and the states after the last frame.
+
+        Raises:
+            InputError: the model does not take or return what the artifact does.
         """
         after: dict[str, Array] = {}
+        args = self._args(feeds)
         with torch.no_grad(), self._stateful(states, after):
-            result = self._module(*self._args(feeds))
+            try:
+                result = self._module(*args)
+            except Exception as error:  # the user's model may raise anything
+                raise _another(f"the model cannot run as the artifact does: {error}") from error
+        unmet = [state.module for state in self._contract.states if state.name not in after]
+        if unmet:
+            raise _another(f"the artifact has states of {unmet[0]!r}, which the model never calls")
         leaves = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         names = [port.name for port in self._contract.outputs]
         if len(leaves) != len(names):
-            raise InputError(
-                f"the model returns {len(leaves)} tensors, the artifact {len(names)}",
-                hint="Check against the model that the artifact was exported from.",
-            )
+            raise _another(f"the model returns {len(leaves)} tensors, the artifact {len(names)}")
         return {n: leaf.numpy() for n, leaf in zip(names, leaves, strict=True)}, after
 
     def in_torch_terms(self, states: Mapping[str, Array]) -> dict[str, Array]:
@@ -84,17 +92,19 @@ class Reference:
         return rebuild(self._arguments, value_of)
 
     @contextmanager
-    def _stateful(self, states: Mapping[str, Array], after: dict[str, Array]) -> Iterator[None]:
+    def _stateful(
+        self, states: Mapping[str, Array] | None, after: dict[str, Array]
+    ) -> Iterator[None]:
         """Give every recurrent module its states at each call, and note those it ends with."""
         with ExitStack() as stack:
             for path, calls in self._calls.items():
                 module = _module_at(self._module, path)
-                before = module.register_forward_pre_hook(
-                    _setting(iter(calls), self.in_torch_terms(states)), with_kwargs=True
-                )
                 behind = module.register_forward_hook(_noting(iter(calls), after))
-                stack.callback(before.remove)
                 stack.callback(behind.remove)
+                if states is not None:
+                    setting = _setting(iter(calls), self.in_torch_terms(states))
+                    before = module.register_forward_pre_hook(setting, with_kwargs=True)
+                    stack.callback(before.remove)
             yield
 
 
@@ -108,7 +118,10 @@ def _arguments(contract: Contract, args: tuple[Any, ...] | None) -> Any:
         )
     tensors = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(args))
     if tensors != len(contract.inputs):
-        raise InputError(f"{tensors} example tensors for {len(contract.inputs)} inputs")
+        raise InputError(
+            f"{tensors} example tensors for {len(contract.inputs)} inputs",
+            hint="Give one tensor for each input of the artifact.",
+        )
     return record(args, contract.inputs)
 
 
@@ -126,9 +139,8 @@ def _calls(contract: Contract) -> dict[str, list[list[State]]]:
 def _module_at(root: torch.nn.Module, path: str) -> torch.nn.Module:
     module = dict(root.named_modules()).get(path, root)
     if not isinstance(module, torch.nn.RNNBase):
-        raise InputError(
-            f"the artifact's states belong to a recurrent module {path!r}, which the model lacks",
-            hint="Check against the model that the artifact was exported from.",
+        raise _another(
+            f"the artifact's states belong to a recurrent module {path!r}, which the model lacks"
         )
     return module
 
@@ -172,6 +184,10 @@ def _stack(
         return None
     stacked = torch.from_numpy(np.stack([states[s.name] for s in layers]))
     return stacked[:, 0] if unbatched else stacked
+
+
+def _another(message: str) -> InputError:
+    return InputError(message, hint="Check against the model that the artifact was exported from.")
 
 
 def _batch(contract: Contract, feeds: Mapping[str, Array]) -> int:

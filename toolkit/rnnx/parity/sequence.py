@@ -12,6 +12,7 @@ from rnnx.parity.reference import Reference
 from rnnx.parity.report import Finding
 from rnnx_exporters.compare import compare
 from rnnx_runtime import Contract, Model
+from rnnx_runtime.errors import ArtifactError
 from rnnx_runtime.samples import random_inputs
 
 Array = npt.NDArray[Any]
@@ -88,7 +89,13 @@ def _run(
     starts = {state.input_name: states[state.name] for state in contract.states}
     names = [port.name for port in contract.outputs]
     afters = [state.output_name for state in contract.states]
-    results = artifact.session.run([*names, *afters], {**feeds, **starts})
+    try:
+        results = artifact.session.run([*names, *afters], {**feeds, **starts})
+    except Exception as error:  # onnxruntime raises many unrelated classes
+        raise ArtifactError(
+            f"{artifact.path!r} does not run on what its contract describes: {error}",
+            hint="The graph or its metadata was edited by hand; export it again.",
+        ) from error
     keys = [*names, *(state.name for state in contract.states)]
     values = dict(zip(keys, results, strict=True))
     return {n: values[n] for n in names}, {s.name: values[s.name] for s in contract.states}
