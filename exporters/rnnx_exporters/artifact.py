@@ -75,9 +75,16 @@ def writing(model: ir.Model, path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_in(model: ir.Model, folder: Path, name: str) -> None:
     """Write the graph as `name` in `folder`, large weights in a file of their own."""
-    weights = model.graph.initializers.values()
-    size = sum(value.const_value.nbytes for value in weights if value.const_value is not None)
-    ir.save(model, folder / name, external_data=f"{name}.data" if size > MOST_BYTES else None)
+    if is_large(model):
+        ir.save(model, folder / name, external_data=f"{name}.data")
+    else:
+        ir.save(model, folder / name)
+
+
+def is_large(model: ir.Model) -> bool:
+    """Whether the weights are more than protobuf takes in one message."""
+    weights = [value.const_value for value in model.graph.initializers.values()]
+    return sum(weight.nbytes for weight in weights if weight is not None) > MOST_BYTES
 
 
 def count_operators(model: ir.Model) -> dict[str, int]:

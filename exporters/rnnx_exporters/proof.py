@@ -14,7 +14,7 @@ import onnxruntime as ort
 import torch
 from torch.utils import _pytree as pytree
 
-from rnnx_exporters.artifact import write_in
+from rnnx_exporters.artifact import is_large, write_in
 from rnnx_exporters.compare import ATOL, compare
 from rnnx_exporters.describe import describe
 from rnnx_exporters.layout import BATCH, TIME, Layout
@@ -59,12 +59,17 @@ def session_of(model: ir.Model) -> ort.InferenceSession:
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     try:
+        if not is_large(model):
+            return _open(ir.to_proto(model).SerializeToString(), options)
         with tempfile.TemporaryDirectory() as folder:
             write_in(model, Path(folder), "model.onnx")
-            file = str(Path(folder) / "model.onnx")
-            return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            return _open(str(Path(folder) / "model.onnx"), options)
     except Exception as error:  # onnxruntime raises many unrelated classes
         raise ExportError(f"onnxruntime does not accept the exported graph: {error}") from error
+
+
+def _open(source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def _runnable(module: torch.nn.Module, layout: Layout) -> Iterator[Layout]:
