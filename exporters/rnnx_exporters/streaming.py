@@ -25,6 +25,7 @@ from rnnx_runtime.errors import NotStreamableError
 
 _FIRST_STATE = 5
 _KINDS = ("h", "c")
+_OLDEST_OPSET = 13  # since it, Squeeze and Unsqueeze take their axes as an input
 _STATE_NAME = re.compile(r"s\d{3,}_(in|out)")
 # What moves a state that is passed in to where it is used, and computes nothing.
 _MOVES = frozenset(
@@ -78,6 +79,7 @@ def stream_graph(model: ir.Model, contract: Contract) -> Contract:
     Raises:
         NotStreamableError: the network cannot run frame after frame.
     """
+    _refuse_old(model)
     _refuse_state_names(model)
     facts = follow(model, {port.name: _fact(port) for port in contract.inputs})
     _refuse_untimely(model, contract, facts)
@@ -105,6 +107,15 @@ def _timed(port: Port, fact: Fact) -> Port:
 
 def _output(model: ir.Model, port: Port) -> ir.Value:
     return next(value for value in model.graph.outputs if value.name == port.name)
+
+
+def _refuse_old(model: ir.Model) -> None:
+    version = model.opset_imports.get("", _OLDEST_OPSET)
+    if version < _OLDEST_OPSET:
+        raise NotStreamableError(
+            f"the graph has opset {version}; streaming needs {_OLDEST_OPSET} or later",
+            hint="Convert it first: onnx.version_converter.convert_version(model, 18).",
+        )
 
 
 def _refuse_state_names(model: ir.Model) -> None:
@@ -165,7 +176,7 @@ def _lift(
         initial=initial,
     )
     axis = _axis_zero(model)
-    _complete_outputs(node)
+    _complete_outputs(node, name)
     taken = _shape(ir.Value(name=state.input_name), state)
     before = ir.node("Unsqueeze", [taken, axis], name=state.input_name)
     after = ir.node("Squeeze", [node.outputs[1 + place], axis], name=state.output_name)
@@ -180,11 +191,11 @@ def _lift(
     return state
 
 
-def _complete_outputs(node: ir.Node) -> None:
+def _complete_outputs(node: ir.Node, name: str) -> None:
     """Give the node all its state outputs; an exporter may have left out unused ones."""
     node.resize_outputs(1 + len(_kinds(node)))
     for value, letter in zip(node.outputs, ("Y", "Y_h", "Y_c"), strict=False):
-        value.name = value.name or f"{node.name}.{letter}"
+        value.name = value.name or f"{name}.{letter}"  # foreign nodes may have no name
 
 
 def _batch_dim(node: ir.Node) -> int | str:

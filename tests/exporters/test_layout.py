@@ -48,7 +48,7 @@ def test_the_layout_of_a_layer_is_found(batch: int, time: int, batch_first: bool
     ]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     kind=st.sampled_from(["rnn_tanh", "gru", "lstm"]),
     layers=st.integers(1, 3),

@@ -1,0 +1,217 @@
+"""What torch.export would freeze or lose in silence is refused, and the user's own line named."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.overrides import _get_current_function_mode_stack
+
+import rnnx
+from exportable import hold, plain_run, torch_run
+
+AXES = {"x": {0: "batch", 1: "time"}}
+X = torch.ones(2, 5, 4)
+
+
+class Base(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(4, 4)
+        self.gru = nn.GRU(4, 4, batch_first=True)
+        self.register_buffer("window", torch.hann_window(5))
+
+
+class LoopOverFrames(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        h, outputs = x.new_zeros(x.shape[0], 4), []
+        for frame in range(x.shape[1]):  # here
+            h = self.cell(x[:, frame], h)
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+
+class Unbind(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        h, outputs = x.new_zeros(x.shape[0], 4), []
+        for frame in x.unbind(1):  # here
+            h = self.cell(frame, h)
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+
+class BufferOfOneLength(Base):
+    def forward(self, x: Tensor) -> Any:
+        return self.gru(x)[0] * self.window[:, None]  # here
+
+
+class TensorOfOneLength(Base):
+    def forward(self, x: Tensor) -> Any:
+        y = self.gru(x)[0]
+        return y + torch.linspace(0, 1, 5)[:, None]  # here
+
+
+class StateOfOneBatch(Base):
+    def forward(self, x: Tensor) -> Any:
+        h = torch.zeros(1, 2, 4)
+        return self.gru(x, h)[0]  # here
+
+
+class DecideByLength(Base):
+    def forward(self, x: Tensor) -> Any:
+        y = self.gru(x)[0]
+        if x.shape[1] > 5:  # here
+            y = y[:, :5]
+        return y
+
+
+class IntOfLength(Base):
+    def forward(self, x: Tensor) -> Any:
+        frames = int(x.shape[1])  # here
+        return self.gru(x)[0] / frames
+
+
+class AssertOfLength(Base):
+    def forward(self, x: Tensor) -> Any:
+        assert x.shape[1] == 5  # here
+        return self.gru(x)[0]
+
+
+FREEZING = (
+    LoopOverFrames,
+    Unbind,
+    BufferOfOneLength,
+    TensorOfOneLength,
+    StateOfOneBatch,
+    DecideByLength,
+    IntOfLength,
+    AssertOfLength,
+)
+
+
+class DecideByValue(Base):
+    def forward(self, x: Tensor) -> Any:
+        y = self.gru(x)[0]
+        if y.sum() > 0:  # here
+            y = y * 2
+        return y
+
+
+class IntOfValue(Base):
+    def forward(self, x: Tensor) -> Any:
+        scale = int(x.max())  # here
+        return self.gru(x)[0] * scale
+
+
+class ThroughNumpy(Base):
+    def forward(self, x: Tensor) -> Any:
+        y = self.gru(x)[0]
+        return torch.from_numpy(y.numpy() * 2)  # here
+
+
+UNTRACEABLE = (DecideByValue, IntOfValue, ThroughNumpy)
+
+
+class Packs(Base):
+    def forward(self, x: Tensor) -> Any:
+        lengths = torch.full((x.shape[0],), x.shape[1])
+        packed = pack_padded_sequence(x, lengths, batch_first=True)
+        return pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
+
+
+def marked_line(case: type[nn.Module]) -> str:
+    """`file:line: code` of the line of its forward that ends in `# here`."""
+    lines, first = inspect.getsourcelines(case.forward)
+    offset = next(i for i, line in enumerate(lines) if line.endswith("# here\n"))
+    return f"{__file__}:{first + offset}: {lines[offset].strip()}"
+
+
+def global_state() -> list[Any]:
+    """What an export touches in torch and in the process while it runs."""
+    return [
+        ShapeEnv._set_replacement,
+        ShapeEnv._log_guard,
+        nn.GRU.forward,
+        torch.gru,
+        len(_get_current_function_mode_stack()),
+        [logging.getLogger(name).level for name in ("torch.onnx", "torch.export", "onnxscript")],
+        warnings.filters,
+    ]
+
+
+def refused(path: Path, case: type[nn.Module]) -> rnnx.ExportError:
+    """The error of exporting it, which must leave nothing behind."""
+    before = global_state()
+    with pytest.raises(rnnx.ExportError) as caught:
+        rnnx.export(case(), (X,), path, dynamic_shapes=AXES)
+    assert global_state() == before
+    assert not path.exists()
+    return caught.value
+
+
+@pytest.mark.parametrize("case", FREEZING)
+def test_a_frozen_axis_is_refused_at_its_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], case: type[nn.Module]
+) -> None:
+    error = refused(tmp_path / "m.onnx", case)
+    assert f"freezes a free axis at {marked_line(case)}" in str(error)
+    assert "Keep sizes symbolic" in str(error.hint)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("case", UNTRACEABLE)
+def test_what_depends_on_values_is_refused_at_its_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], case: type[nn.Module]
+) -> None:
+    error = refused(tmp_path / "m.onnx", case)
+    assert str(error).endswith(f" at {marked_line(case)}")
+    assert "\n" not in str(error)
+    assert "must not depend on tensor values" in str(error.hint)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_packed_sequences_are_refused(tmp_path: Path) -> None:
+    error = refused(tmp_path / "m.onnx", Packs)
+    assert "the model packs its sequences, which is not supported yet" in str(error)
+    assert "padded" in str(error.hint)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")  # torch's, wherever it runs one
+def test_projections_are_refused(tmp_path: Path) -> None:
+    module = nn.LSTM(4, 6, proj_size=2)
+    with pytest.raises(rnnx.ExportError, match="proj_size=2") as caught:
+        rnnx.export(module, (torch.randn(5, 2, 4),), tmp_path / "m.onnx")
+    assert "Linear" in str(caught.value.hint)
+
+
+def test_the_export_after_failed_ones_is_right(tmp_path: Path) -> None:
+    for case in (LoopOverFrames, DecideByValue, Packs):
+        refused(tmp_path / "m.onnx", case)
+    path, module = tmp_path / "m.onnx", nn.GRU(4, 5, num_layers=2, batch_first=True)
+    rnnx.export(module, (X,), path)
+    x = torch.randn(3, 9, 4)
+    hold(plain_run(path, x), torch_run(module, x))
+
+
+def test_torch_still_exports_its_own_way_after_ours(tmp_path: Path) -> None:
+    """Torch unrolls a GRU into frames of one length; after ours it must do just that again."""
+    refused(tmp_path / "m.onnx", LoopOverFrames)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, about its own attributes
+        program = torch.export.export(nn.GRU(4, 4), (torch.randn(5, 2, 4),))
+    assert "rnnx" not in str(program.graph)
+
+
+def test_training_code_runs_as_before(tmp_path: Path) -> None:
+    module = nn.GRU(4, 4, batch_first=True)
+    rnnx.export(module, (X,), tmp_path / "m.onnx")
+    module.train()(X)[0].sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
