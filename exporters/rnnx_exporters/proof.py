@@ -41,7 +41,7 @@ def prove_export(model: ir.Model, module: torch.nn.Module, layout: Layout) -> fl
     """
     session = session_of(model)
     worst = 0.0
-    for sized in _runnable(module, layout):
+    for sized in runnable(module, layout):
         reference = _flat(module(*sized.args))
         worst = max(worst, _hold(session, sized, reference))
     return worst
@@ -63,7 +63,7 @@ def session_of(model: ir.Model) -> ort.InferenceSession:
         raise ExportError(f"onnxruntime does not accept the exported graph: {error}") from error
 
 
-def _runnable(module: torch.nn.Module, layout: Layout) -> Iterator[Layout]:
+def runnable(module: torch.nn.Module, layout: Layout) -> Iterator[Layout]:
     """The example and its resized forms that the module itself can run."""
     yield layout
     ran = not layout.sizes

@@ -63,8 +63,8 @@ def export(
         InputError: an argument does not fit.
     """
     opset_version = opset_version or OPSET_VERSION
-    graph, layout, difference = _graph_of(model, tuple(args), dynamic_shapes, opset_version)
-    _name_ports(graph, input_names, output_names)
+    graph, layout, difference = graph_of(model, tuple(args), dynamic_shapes, opset_version)
+    name_ports(graph, input_names, output_names)
     contract = describe(graph)
     contract = dataclasses.replace(
         contract,
@@ -82,7 +82,7 @@ def export(
     return contract
 
 
-def _graph_of(
+def graph_of(
     model: torch.nn.Module | torch.export.ExportedProgram,
     args: tuple[Any, ...],
     dynamic_shapes: Any,
@@ -95,7 +95,7 @@ def _graph_of(
         layout = given(module, args, dynamic_shapes or {})
         captured = Captured(translate(model, opset_version), _count_layers(model))
     else:
-        module = _frozen_copy(model)
+        module = frozen_copy(model)
         layout = _layout(module, args, dynamic_shapes).traceable()
         captured = capture(module, layout.args, layout.dims(), opset_version)
     graph = captured.model
@@ -110,7 +110,12 @@ def _graph_of(
         return graph, layout, prove_export(graph, module, layout)
 
 
-def _frozen_copy(model: torch.nn.Module) -> torch.nn.Module:
+def frozen_copy(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy of the model in eval mode, without gradients.
+
+    Raises:
+        ExportError: the model holds something that cannot be copied.
+    """
     try:
         return copy.deepcopy(model).eval().requires_grad_(False)
     except Exception as error:  # a model may hold anything
@@ -146,9 +151,14 @@ def _symbols(graph: ir.Model, layout: Layout) -> dict[str, str]:
     }
 
 
-def _name_ports(
+def name_ports(
     graph: ir.Model, input_names: Sequence[str] | None, output_names: Sequence[str] | None
 ) -> None:
+    """Name the graph's inputs and outputs; left out, as torch named them, and `y`, `y0`, ...
+
+    Raises:
+        InputError: there are too few or too many names, or two are the same.
+    """
     inputs, outputs = graph.graph.inputs, graph.graph.outputs
     if output_names is None:
         output_names = ["y"] if len(outputs) == 1 else [f"y{i}" for i in range(len(outputs))]
