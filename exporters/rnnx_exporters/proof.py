@@ -43,7 +43,7 @@ def prove_export(model: ir.Model, module: torch.nn.Module, layout: Layout) -> fl
     """
     session = session_of(model)
     worst = 0.0
-    for sized in _runnable(module, layout):
+    for sized in runnable(module, layout):
         reference = _flat(module(*sized.args))
         worst = max(worst, _hold(session, sized, reference))
     return worst
@@ -72,7 +72,7 @@ def _open(source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSess
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def _runnable(module: torch.nn.Module, layout: Layout) -> Iterator[Layout]:
+def runnable(module: torch.nn.Module, layout: Layout) -> Iterator[Layout]:
     """The example and its resized forms that the module itself can run."""
     yield layout
     ran = not layout.sizes

@@ -49,9 +49,11 @@ class Recurrent(TorchFunctionMode):
         lstms = [layer for layer in module.modules() if isinstance(layer, torch.nn.LSTM)]
         self._projected = [layer for layer in lstms if layer.proj_size]
         self._packed = PackedSequences()
-        self._handlers = self._packed.handlers() | {
-            getattr(_VF, cell.function): partial(self._call, cell) for cell in CELLS
-        }
+        self._handlers = (
+            self._packed.handlers()
+            | self._cell_handlers()
+            | {getattr(_VF, cell.function): partial(self._call, cell) for cell in CELLS}
+        )
 
     def __enter__(self) -> Self:
         self._token = _ACTIVE.set(self)
@@ -104,6 +106,22 @@ class Recurrent(TorchFunctionMode):
         options = (inverses, has_biases, num_layers, bidirectional, batch_first)
         result: tuple[Tensor, ...] = operator(cell)(x, lengths, states, list(params), *options)
         return result
+
+    def _cell_handlers(self) -> dict[Any, Any]:
+        """For torch's function of each cell, `torch.gru_cell` say, what runs instead."""
+        return {
+            getattr(_VF, f"{cell.function}_cell"): partial(self._call_cell, cell) for cell in CELLS
+        }
+
+    def _call_cell(self, cell: CellSpec, x: Tensor, hx: Any, *weights: Tensor | None) -> Any:
+        """One frame is a sequence of one: `x` [batch, features], states [batch, hidden_size]."""
+        params = [weight for weight in weights if weight is not None]
+        states = [state.unsqueeze(0) for state in (hx if cell.has_cell_state else [hx])]
+        options = (len(params) == 4, 1, 0.0, False, False)
+        hx = states if cell.has_cell_state else states[0]
+        _, *finals = self._run(cell, x.unsqueeze(0), None, hx, params, *options)
+        ends = tuple(final.squeeze(0) for final in finals)
+        return ends if cell.has_cell_state else ends[0]
 
 
 def active() -> Recurrent | None:

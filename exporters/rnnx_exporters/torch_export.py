@@ -64,11 +64,8 @@ def export(
         InputError: an argument does not fit, or the model does not run on `args`.
     """
     opset_version = opset_version or OPSET_VERSION
-    module, captured, layout = _capture(model, tuple(args), dynamic_shapes, opset_version)
-    graph, layout, difference = _graph_of(module, captured, layout, opset_version)
-    with torch.no_grad(), quiet():
-        names = output_names or _output_names(module(*layout.args))
-    _name_ports(graph, input_names, names)
+    graph, layout, difference = graph_of(model, tuple(args), dynamic_shapes, opset_version)
+    name_ports(graph, input_names, output_names)
     contract = describe(graph)
     contract = dataclasses.replace(
         contract,
@@ -86,6 +83,35 @@ def export(
     return contract
 
 
+def graph_of(
+    model: torch.nn.Module | torch.export.ExportedProgram,
+    args: tuple[Any, ...],
+    dynamic_shapes: Any,
+    opset_version: int = OPSET_VERSION,
+) -> tuple[ir.Model, Layout, float]:
+    """The offline graph of a model, tidied, guarded and proven; as `export` takes its arguments.
+
+    Returns:
+        The graph, the layout of its inputs, and how far it is from the model.
+
+    Raises:
+        ExportError: the model cannot be captured, freezes an axis, or the graph differs from it.
+        InputError: an argument does not fit, or the model does not run on `args`.
+    """
+    module, captured, layout = _capture(model, args, dynamic_shapes, opset_version)
+    graph = captured.model
+    names = [str(value.name) for value in graph.graph.inputs]
+    tidy(graph, _symbols(graph, layout))
+    guard(graph, layout, layers=captured.layers, opset_version=opset_version)
+    lengths = lengths_inputs(graph)
+    places = [i for i, value in enumerate(graph.graph.inputs) if value in lengths]
+    layout = layout.with_lengths(places)
+    with torch.no_grad(), quiet():
+        difference = prove_export(graph, module, layout)
+        name_ports(graph, names, _output_names(module(*layout.args), names))
+    return graph, layout, difference
+
+
 def _capture(
     model: torch.nn.Module | torch.export.ExportedProgram,
     args: tuple[Any, ...],
@@ -101,22 +127,6 @@ def _capture(
     _try(module, args)
     layout = _layout(module, args, dynamic_shapes).traceable()
     return module, capture(module, layout.args, layout.dims(), opset_version), layout
-
-
-def _graph_of(
-    module: torch.nn.Module, captured: Captured, layout: Layout, opset_version: int
-) -> tuple[ir.Model, Layout, float]:
-    """The proven offline graph, the layout of its inputs, and how far it is from the model."""
-    graph = captured.model
-    names = [str(value.name) for value in graph.graph.inputs]
-    tidy(graph, _symbols(graph, layout))
-    _rename(graph, graph.graph.inputs, names)  # optimizing may have renamed them
-    guard(graph, layout, layers=captured.layers, opset_version=opset_version)
-    lengths = lengths_inputs(graph)
-    places = [i for i, value in enumerate(graph.graph.inputs) if value in lengths]
-    layout = layout.with_lengths(places)
-    with torch.no_grad(), quiet():
-        return graph, layout, prove_export(graph, module, layout)
 
 
 def _layout(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -> Layout:
@@ -159,7 +169,7 @@ def _symbols(graph: ir.Model, layout: Layout) -> dict[str, str]:
     }
 
 
-def _output_names(result: Any) -> list[str]:
+def _output_names(result: Any, inputs: Sequence[str]) -> list[str]:
     """`y`, or `y0`, `y1`, ...; the keys where the model returns a dict or dataclass."""
     paths = [
         [str(key.key) for key in path if isinstance(key, pytree.MappingKey)]
@@ -168,19 +178,27 @@ def _output_names(result: Any) -> list[str]:
     ]
     numbered = ["y"] if len(paths) == 1 else [f"y{place}" for place in range(len(paths))]
     keyed = ["_".join(path) for path in paths]
-    return [
+    names = [
         key if key and keyed.count(key) == 1 else number
         for key, number in zip(keyed, numbered, strict=True)
     ]
+    return [f"{name}_out" if name in inputs else name for name in names]
 
 
-def _name_ports(
-    graph: ir.Model, input_names: Sequence[str] | None, output_names: Sequence[str]
+def name_ports(
+    graph: ir.Model, input_names: Sequence[str] | None, output_names: Sequence[str] | None
 ) -> None:
+    """Name the graph's inputs and outputs; those left out keep their names.
+
+    Raises:
+        InputError: there are too few or too many names, or two are the same.
+    """
     inputs, outputs = graph.graph.inputs, graph.graph.outputs
     wanted = [
         *_held("input_names", input_names or [str(value.name) for value in inputs], len(inputs)),
-        *_held("output_names", output_names, len(outputs)),
+        *_held(
+            "output_names", output_names or [str(value.name) for value in outputs], len(outputs)
+        ),
     ]
     if len(set(wanted)) != len(wanted):
         raise InputError(f"two inputs or outputs share a name: {', '.join(wanted)}")

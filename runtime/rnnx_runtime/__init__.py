@@ -13,6 +13,7 @@ from rnnx_runtime.errors import (
     StreamError,
 )
 from rnnx_runtime.model import Model
+from rnnx_runtime.seq2seq import Seq2Seq
 from rnnx_runtime.stream import Stream
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Port",
     "QuantizationError",
     "RnnxError",
+    "Seq2Seq",
     "SpecError",
     "State",
     "Stream",

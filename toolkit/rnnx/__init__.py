@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rnnx.parity import Report, check
     from rnnx.quantization import quantize
-    from rnnx_exporters import export, to_streaming
+    from rnnx_exporters import export, export_seq2seq, to_streaming
     from rnnx_runtime import (
         ArtifactError,
         Contract,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Port,
         QuantizationError,
         RnnxError,
+        Seq2Seq,
         SpecError,
         State,
         Stream,
@@ -47,12 +48,14 @@ __all__ = [
     "QuantizationError",
     "Report",
     "RnnxError",
+    "Seq2Seq",
     "SpecError",
     "State",
     "Stream",
     "StreamError",
     "check",
     "export",
+    "export_seq2seq",
     "load_contract",
     "quantize",
     "to_streaming",
@@ -62,6 +65,7 @@ _HOMES = {
     "Report": "rnnx.parity",
     "check": "rnnx.parity",
     "export": "rnnx_exporters",
+    "export_seq2seq": "rnnx_exporters",
     "quantize": "rnnx.quantization",
     "to_streaming": "rnnx_exporters",
 }
