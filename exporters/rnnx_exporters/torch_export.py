@@ -100,9 +100,10 @@ def _graph_of(
         captured = capture(module, layout.args, layout.dims(), opset_version)
     graph = captured.model
     names = [str(value.name) for value in graph.graph.inputs]
-    tidy(graph, _symbols(graph, layout))
+    with quiet():
+        recognised = tidy(graph, _symbols(graph, layout))
     _rename(graph, graph.graph.inputs, names)  # optimizing may have renamed them
-    guard(graph, layout, layers=captured.layers, opset_version=opset_version)
+    guard(graph, layout, layers=captured.layers + recognised, opset_version=opset_version)
     lengths = lengths_inputs(graph)
     places = [i for i, value in enumerate(graph.graph.inputs) if value in lengths]
     layout = layout.with_lengths(places)

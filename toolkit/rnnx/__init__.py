@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rnnx.parity import Report, check
     from rnnx.quantization import quantize
     from rnnx_exporters import export, to_streaming
+    from rnnx_exporters.scan import scan
     from rnnx_runtime import (
         ArtifactError,
         Contract,
@@ -55,6 +56,7 @@ __all__ = [
     "export",
     "load_contract",
     "quantize",
+    "scan",
     "to_streaming",
 ]
 
@@ -63,6 +65,7 @@ _HOMES = {
     "check": "rnnx.parity",
     "export": "rnnx_exporters",
     "quantize": "rnnx.quantization",
+    "scan": "rnnx_exporters.scan",
     "to_streaming": "rnnx_exporters",
 }
 
