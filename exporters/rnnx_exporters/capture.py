@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sysconfig
 import threading
 import traceback
@@ -17,6 +18,7 @@ from unittest import mock
 
 import onnx_ir as ir
 import torch
+from torch._dynamo.exc import UncapturedHigherOrderOpError
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from rnnx_exporters.native import translations
@@ -30,7 +32,12 @@ _STDLIB = sysconfig.get_path("stdlib")
 _ALONE = threading.RLock()
 _WAY_OUT = (
     "Keep sizes symbolic: no Python loop over time, no int(x.shape[1]), no tensor made for one"
-    " length. A loop over a cell becomes nn.RNN, nn.GRU or nn.LSTM over the whole sequence."
+    " length. A loop over time becomes rnnx.scan(step, state, x), over a cell of torch's"
+    " rnnx.scan(cell, state, x)."
+)
+_STEP = (
+    "A step computes tensors from its state, its frame and the module's parameters: it changes"
+    " nothing in place, holds no layer with a state of its own, and returns tensors only."
 )
 
 
@@ -101,6 +108,11 @@ def translate(program: torch.export.ExportedProgram, opset_version: int) -> ir.M
                 verbose=False,
             )
         except Exception as error:  # torch.onnx raises many unrelated classes
+            if "FunctionalTensor" in str(error):
+                raise ExportError(
+                    "the step of a scan makes a tensor of its own, from numbers or a list",
+                    hint="Make it in __init__ and keep it with register_buffer.",
+                ) from error
             raise ExportError(
                 f"torch.onnx cannot translate the model: {_root(error)}",
                 hint="Replace the operator it names; run again with --debug for all of it.",
@@ -118,6 +130,8 @@ def _explain(error: Exception, frozen: Frozen) -> ExportError:
             f" ({first[0].split('. ')[0] if first else message.splitlines()[0]})",
             hint=_WAY_OUT,
         )
+    if isinstance(error, UncapturedHigherOrderOpError):
+        return ExportError(f"the step of a scan cannot be captured: {_reason(message)}", hint=_STEP)
     return ExportError(
         f"torch.export cannot capture the model: {_root(error)}{_raised_at(error)}",
         hint="Control flow must not depend on tensor values; run with --debug for torch's report.",
@@ -130,6 +144,15 @@ def _root(error: BaseException) -> str:
         error = error.__cause__
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def _reason(message: str) -> str:
+    """What dynamo found in a step, and the user's line, from its report of many paragraphs."""
+    told = [line.strip() for line in message.splitlines() if line.strip()]
+    reason = told[1] if told[0].endswith("Got graph break/error:") else told[0]
+    places = re.findall(r'File "(.+)", line (\d+)', message)
+    users = [f" at {file}:{line}" for file, line in places if not _is_library(file)]
+    return reason.rstrip(":") + "".join(users[-1:])
 
 
 def _raised_at(error: BaseException) -> str:

@@ -1,13 +1,14 @@
 """`rnnx.scan`: a loop over time that trains in torch and exports with a free length.
 
 A Python loop over the frames of a tensor freezes the length in torch.export. `scan` is that loop in
-eager torch; in an export it becomes one native operator where the step is one of torch's cells, and
-one ONNX Scan otherwise.
+eager torch; in an export it becomes one native operator where the step is one of torch's cells or
+is recognised as an RNN, GRU or LSTM (`recognise.py`), and one ONNX Scan otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -84,6 +85,8 @@ def _operator(step: Step[Any], state: Any, x: Any, dim: int) -> tuple[Any, Any]:
         result: tuple[Any, Any] = pytree.tree_map(torch.clone, step(carry, frame))
         return result
 
+    # A state may be given twice, or be seen by the step otherwise; torch takes that for aliasing.
+    state = pytree.tree_map(partial(torch.clone, memory_format=torch.contiguous_format), state)
     frames = pytree.tree_map(lambda leaf: leaf.movedim(dim, 0), x)
     with torch._C.DisableTorchFunction():
         state, outputs = scan_operator(run, state, frames)

@@ -13,23 +13,30 @@ from onnxscript import optimizer
 
 from rnnx_exporters.cells import OPERATORS
 from rnnx_exporters.native import LAYER_KEY
+from rnnx_exporters.recognise import recognise
 
 MODULE_KEY = "rnnx.module"
 _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+_WEIGHTS = {1: "W", 2: "R", 3: "B", 7: "P"}
 
 
-def tidy(model: ir.Model, symbols: Mapping[str, str]) -> None:
-    """Fold, optimize, name and strip `model` in place.
+def tidy(model: ir.Model, symbols: Mapping[str, str]) -> int:
+    """Fold, optimize, name and strip `model` in place; Scans that can be native become so.
 
     Args:
         model: a graph as torch.onnx translates it.
         symbols: for each of torch's symbols (`s77`), the axis' name.
+
+    Returns:
+        How many Scans became native recurrent nodes.
     """
     fold_weights(model)
     optimizer.optimize_ir(model)
     _name_axes(model, symbols)
     _strip(model)
+    recognised = recognise(model)
     _name_recurrent(model)
+    return recognised
 
 
 def fold_weights(model: ir.Model) -> None:
@@ -87,8 +94,9 @@ def _renamed(dim: int | ir.SymbolicDim, symbols: Mapping[str, str]) -> int | str
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
-    yield from model.graph.inputs
-    yield from model.graph.initializers.values()
+    for graph in model.graphs():
+        yield from graph.inputs
+        yield from graph.initializers.values()
     for node in model.graph.all_nodes():
         yield from node.outputs
 
@@ -121,13 +129,14 @@ def _name_recurrent(model: ir.Model) -> None:
         module = node.metadata_props.get(MODULE_KEY) or node.op_type.lower()
         name = _free_name(f"{module}.l{node.metadata_props.get(LAYER_KEY, 0)}", taken)
         node.name = name
-        for value, letter in zip(node.inputs[1:4], "WRB", strict=False):
-            if (
-                value is not None
-                and value.is_initializer()
-                and (value.name or "").startswith("val_")
-            ):
+        for place, letter in _WEIGHTS.items():
+            value = node.inputs[place] if place < len(node.inputs) else None
+            if value is not None and value.is_initializer() and _is_unnamed(value):
                 _rename(model, value, f"{name}.{letter}")
+
+
+def _is_unnamed(value: ir.Value) -> bool:
+    return (value.name or "").startswith("val_")
 
 
 def _free_name(wanted: str, taken: set[str]) -> str:

@@ -101,8 +101,9 @@ def graph_of(
     module, captured, layout = _capture(model, args, dynamic_shapes, opset_version)
     graph = captured.model
     names = [str(value.name) for value in graph.graph.inputs]
-    tidy(graph, _symbols(graph, layout))
-    guard(graph, layout, layers=captured.layers, opset_version=opset_version)
+    with quiet():
+        recognised = tidy(graph, _symbols(graph, layout))
+    guard(graph, layout, layers=captured.layers + recognised, opset_version=opset_version)
     lengths = lengths_inputs(graph)
     places = [i for i, value in enumerate(graph.graph.inputs) if value in lengths]
     layout = layout.with_lengths(places)

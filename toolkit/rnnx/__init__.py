@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rnnx.parity import Report, check
     from rnnx.quantization import quantize
     from rnnx_exporters import export, export_seq2seq, to_streaming
+    from rnnx_exporters.scan import scan
     from rnnx_runtime import (
         ArtifactError,
         Contract,
@@ -58,6 +59,7 @@ __all__ = [
     "export_seq2seq",
     "load_contract",
     "quantize",
+    "scan",
     "to_streaming",
 ]
 
@@ -67,6 +69,7 @@ _HOMES = {
     "export": "rnnx_exporters",
     "export_seq2seq": "rnnx_exporters",
     "quantize": "rnnx.quantization",
+    "scan": "rnnx_exporters.scan",
     "to_streaming": "rnnx_exporters",
 }
 
