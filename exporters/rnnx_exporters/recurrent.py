@@ -17,10 +17,9 @@ from onnxscript import opset18
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from rnnx_exporters.cells import CELLS, CellSpec
+from rnnx_exporters.cells import CELLS, LAYER_KEY, CellSpec
 from rnnx_runtime.errors import ExportError
 
-LAYER_KEY = "rnnx.layer"
 _VF = torch._C._VariableFunctions
 op: Any = opset18  # its annotations do not know the Python constants it takes
 
