@@ -43,3 +43,6 @@ CELLS = (
 )
 
 OPERATORS = frozenset(cell.operator for cell in CELLS)
+
+# Where an ONNX node keeps which layer of its module it is.
+LAYER_KEY = "rnnx.layer"

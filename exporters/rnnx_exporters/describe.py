@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from rnnx_exporters.layout import BATCH, TIME
 from rnnx_exporters.tidy import recurrent_nodes
 from rnnx_runtime.contract import DTYPES, Contract, Dims, Port
 from rnnx_runtime.errors import ExportError
 
+BATCH = "batch"
+TIME = "time"
 _KEEP_IDS = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from rnnx_exporters.describe import BATCH as BATCH
+from rnnx_exporters.describe import TIME as TIME
 from rnnx_runtime.errors import ExportError, InputError
 
-BATCH = "batch"
-TIME = "time"
 _MOST_HYPOTHESES = 500
 _ASK = (
     "Name the free axes: dynamic_shapes={'x': {0: 'batch', 1: 'time'}}"

@@ -11,10 +11,9 @@ import onnx_ir as ir
 from onnxscript import opset18
 
 from rnnx_exporters import packed
-from rnnx_exporters.cells import CELLS, CellSpec
+from rnnx_exporters.cells import CELLS, LAYER_KEY, CellSpec
 from rnnx_exporters.recurrent import operator
 
-LAYER_KEY = "rnnx.layer"
 op: Any = opset18  # its annotations do not know the Python constants it takes
 
 

@@ -5,24 +5,26 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
-import torch
-from torch.utils import _pytree as pytree
 
 from rnnx_exporters.artifact import is_large, write_in
 from rnnx_exporters.compare import ATOL, compare
-from rnnx_exporters.describe import describe
-from rnnx_exporters.layout import BATCH, TIME, Layout
+from rnnx_exporters.describe import BATCH, TIME, describe
 from rnnx_runtime.contract import Contract, Port
 from rnnx_runtime.errors import ExportError, NotStreamableError
 from rnnx_runtime.model import Model
 from rnnx_runtime.samples import random_inputs
 from rnnx_runtime.stream import Stream
+
+if TYPE_CHECKING:  # a stream is made and proven without torch
+    import torch
+
+    from rnnx_exporters.layout import Layout
 
 Array = npt.NDArray[Any]
 
@@ -115,6 +117,9 @@ def _hold(session: ort.InferenceSession, sized: Layout, reference: Sequence[Arra
 
 
 def _flat(outputs: Any) -> list[Array]:
+    import torch
+    from torch.utils import _pytree as pytree
+
     leaves = pytree.tree_leaves(outputs)
     return [np.asarray(leaf.detach().cpu()) for leaf in leaves if isinstance(leaf, torch.Tensor)]
 

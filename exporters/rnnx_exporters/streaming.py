@@ -15,8 +15,7 @@ from onnx_ir.passes import common
 
 from rnnx_exporters import artifact
 from rnnx_exporters.cells import OPERATORS
-from rnnx_exporters.describe import describe, dims_of
-from rnnx_exporters.layout import TIME
+from rnnx_exporters.describe import TIME, describe, dims_of
 from rnnx_exporters.proof import prove_streaming, run_constant
 from rnnx_exporters.tidy import layer_of, module_of, recurrent_nodes
 from rnnx_exporters.timeline import Fact, Frames, Length, follow, refuse

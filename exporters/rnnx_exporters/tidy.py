@@ -11,8 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
-from rnnx_exporters.cells import OPERATORS
-from rnnx_exporters.native import LAYER_KEY
+from rnnx_exporters.cells import LAYER_KEY, OPERATORS
 from rnnx_exporters.recognise import recognise
 
 MODULE_KEY = "rnnx.module"
