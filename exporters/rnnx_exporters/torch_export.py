@@ -16,15 +16,16 @@ from rnnx_exporters.arguments import record
 from rnnx_exporters.capture import Captured, capture, translate
 from rnnx_exporters.describe import describe
 from rnnx_exporters.guards import guard
-from rnnx_exporters.layout import Layout, given, infer
+from rnnx_exporters.layout import BATCH, Axes, Layout, given, infer
 from rnnx_exporters.proof import prove_export
 from rnnx_exporters.streaming import write_streaming
 from rnnx_exporters.tidy import tidy
 from rnnx_runtime.contract import Contract
-from rnnx_runtime.errors import ExportError, InputError
+from rnnx_runtime.errors import ExportError, InputError, NotStreamableError
 
 # The opset torch.onnx writes natively; onnxruntime and every other runtime in use reads it.
 OPSET_VERSION = 18
+_WAY_OUT = "Export the nn.Module itself: its layers become native, and batch and time stay free."
 
 
 def export(
@@ -62,6 +63,10 @@ def export(
         NotStreamableError: `streaming` and the network cannot run frame after frame.
         InputError: an argument does not fit, or the model does not run on `args`.
     """
+    if streaming and isinstance(model, torch.export.ExportedProgram):
+        raise NotStreamableError(
+            "a torch.export program has frozen the length of its recurrent layers", hint=_WAY_OUT
+        )
     opset_version = opset_version or OPSET_VERSION
     graph, layout, difference = _graph_of(model, tuple(args), dynamic_shapes, opset_version)
     _name_ports(graph, input_names, output_names)
@@ -91,8 +96,10 @@ def _graph_of(
     """The proven offline graph, the layout of its inputs, and how far it is from the model."""
     module: torch.nn.Module
     if isinstance(model, torch.export.ExportedProgram):
-        module, args = model.module(), args or model.example_inputs[0]
-        layout = given(module, args, dynamic_shapes or {})
+        module, args = model.module(), args or _example(model)
+        layout = Layout(args, _free_axes(model))
+        if dynamic_shapes:
+            layout = given(module, args, dynamic_shapes)
         captured = Captured(translate(model, opset_version), _count_layers(model))
     else:
         module = _frozen_copy(model)
@@ -133,13 +140,40 @@ def _layout(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any)
     return given(module, args, dynamic_shapes)
 
 
-def _count_layers(program: torch.export.ExportedProgram) -> int:
-    functions = {"lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input"}
-    return sum(
-        int(node.args[4])
-        for node in program.graph.nodes
-        if node.op == "call_function" and str(node.target).removeprefix("aten.") in functions
+def _example(program: torch.export.ExportedProgram) -> tuple[Any, ...]:
+    args, kwargs = program.example_inputs
+    if kwargs:
+        raise ExportError(
+            f"the program takes keyword arguments: {', '.join(kwargs)}",
+            hint="Give them by position: torch.export.export(model, (x, h)).",
+        )
+    example: tuple[Any, ...] = args
+    return example
+
+
+def _free_axes(program: torch.export.ExportedProgram) -> tuple[Axes, ...]:
+    """For each input the axes that the program left free; where it is one size, it is the batch."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    inputs = [values.get(str(name)) for name in program.graph_signature.user_inputs]
+    shapes = [getattr(value, "shape", ()) for value in inputs]
+    symbols = {str(size) for shape in shapes for size in shape if isinstance(size, torch.SymInt)}
+    return tuple(
+        {
+            axis: BATCH if len(symbols) == 1 else str(size)
+            for axis, size in enumerate(shape)
+            if isinstance(size, torch.SymInt)
+        }
+        for shape in shapes
     )
+
+
+def _count_layers(program: torch.export.ExportedProgram) -> int:
+    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    targets = [str(node.target).removeprefix("aten.") for node in calls]
+    if {"rnn_tanh.input", "rnn_relu.input"} & set(targets):
+        raise ExportError("torch.onnx unrolls the nn.RNN of a torch.export program", hint=_WAY_OUT)
+    recurrent = {"lstm.input", "gru.input"}
+    return sum(int(n.args[4]) for n, name in zip(calls, targets, strict=True) if name in recurrent)
 
 
 def _symbols(graph: ir.Model, layout: Layout) -> dict[str, str]:
