@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,26 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import torch
+from onnx import parser
 from torch import Tensor, nn
+
+import rnnx
 
 Array = npt.NDArray[Any]
 
 ATOL = 1e-5
+# Sizes of `x` [batch, time, 4], cut up as exporters do.
+SIZES = """
+    s = Shape(x)  zero = Constant<value_ints=[0]>()  one = Constant<value_ints=[1]>()
+    two = Constant<value_ints=[2]>()  b = Gather(s, zero)  t = Gather(s, one)
+"""
+# A GRU's input and weights.
+GRU = """
+    xt = Transpose<perm=[1,0,2]>(x)  shape = Constant<value_ints=[1,9,4]>()
+    shape_r = Constant<value_ints=[1,9,3]>()
+    w = ConstantOfShape<value=float[1] {0.3}>(shape)
+    r = ConstantOfShape<value=float[1] {-0.2}>(shape_r)
+"""
 OPERATORS = {"rnn_tanh": "RNN", "rnn_relu": "RNN", "gru": "GRU", "lstm": "LSTM"}
 
 
@@ -82,3 +97,29 @@ def dims(values: Any) -> list[tuple[int | str, ...]]:
         tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
         for value in values
     ]
+
+
+def save_text(path: Path, inputs: str, outputs: str, body: str) -> Path:
+    """A graph in onnx's own text; two spaces stand for a new line."""
+    head = '<ir_version: 10, opset_import: ["" : 18, "com.microsoft" : 1]>'
+    lines = "\n".join(line.strip() for line in body.replace("  ", "\n").splitlines())
+    onnx.save(parser.parse_model(f"{head} g ({inputs}) => ({outputs}) {{ {lines} }}"), path)
+    return path
+
+
+def hold_chunks(src: Path, dst: Path, chunks: Sequence[int] = (1, 4, 2), batch: int = 2) -> None:
+    """The stream of `dst`, fed in chunks, against `src` over the whole in plain onnxruntime."""
+    contract = rnnx.load_contract(dst)
+    port, rng = contract.inputs[0], np.random.default_rng(sum(chunks))
+    assert port.time_axis is not None
+    x = rng.normal(size=port.shape(batch=batch, frames=sum(chunks))).astype(port.dtype)
+    stream = rnnx.Stream(dst, batch=batch if port.batch_axis is not None else 1)
+    parts = [stream.feed(part) for part in np.split(x, np.cumsum(chunks)[:-1], port.time_axis)]
+    whole = plain_run(src, torch.from_numpy(x))
+    for output, expected in zip(contract.outputs, whole, strict=True):
+        values = [part[output.name] if isinstance(part, dict) else part for part in parts]
+        np.testing.assert_allclose(_joined(values, output), expected, rtol=0, atol=ATOL)
+
+
+def _joined(values: Sequence[Array], port: rnnx.Port) -> Array:
+    return values[-1] if port.time_axis is None else np.concatenate(values, port.time_axis)

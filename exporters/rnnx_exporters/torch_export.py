@@ -15,6 +15,7 @@ from rnnx_exporters import artifact
 from rnnx_exporters.arguments import record
 from rnnx_exporters.capture import Captured, capture, quiet, translate
 from rnnx_exporters.describe import describe, lengths_inputs
+from rnnx_exporters.exported_program import WAY_OUT, count_layers, example_of, free_axes
 from rnnx_exporters.guards import guard
 from rnnx_exporters.layout import Layout, given, infer
 from rnnx_exporters.preparation import frozen_copy, prepared_args, refuse_kept_state
@@ -22,7 +23,7 @@ from rnnx_exporters.proof import prove_export
 from rnnx_exporters.streaming import write_streaming
 from rnnx_exporters.tidy import tidy
 from rnnx_runtime.contract import Contract
-from rnnx_runtime.errors import InputError, RnnxError
+from rnnx_runtime.errors import InputError, NotStreamableError, RnnxError
 
 # The opset torch.onnx writes natively; onnxruntime and every other runtime in use reads it.
 OPSET_VERSION = 18
@@ -63,6 +64,10 @@ def export(
         NotStreamableError: `streaming` and the network cannot run frame after frame.
         InputError: an argument does not fit, or the model does not run on `args`.
     """
+    if streaming and isinstance(model, torch.export.ExportedProgram):
+        raise NotStreamableError(
+            "a torch.export program has frozen the length of its recurrent layers", hint=WAY_OUT
+        )
     opset_version = opset_version or OPSET_VERSION
     graph, layout, difference = graph_of(model, tuple(args), dynamic_shapes, opset_version)
     name_ports(graph, input_names, output_names)
@@ -121,9 +126,10 @@ def _capture(
 ) -> tuple[torch.nn.Module, Captured, Layout]:
     """The model to hold the graph against, the captured graph, and the layout of its inputs."""
     if isinstance(model, torch.export.ExportedProgram):
-        program, args = model.module(), args or model.example_inputs[0]
-        layout = given(program, args, dynamic_shapes or {})
-        return program, Captured(translate(model, opset_version), _count_layers(model)), layout
+        program, args = model.module(), args or example_of(model)
+        layout = Layout(args, free_axes(model))
+        layout = given(program, args, dynamic_shapes) if dynamic_shapes else layout
+        return program, Captured(translate(model, opset_version), count_layers(model)), layout
     module, args = frozen_copy(model), prepared_args(args)
     _try(module, args)
     layout = _layout(module, args, dynamic_shapes).traceable()
@@ -149,15 +155,6 @@ def _try(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
                 f"the model does not run on the example arguments: {type(error).__name__}: {error}",
                 hint="Call model(*args) with them yourself; args holds one entry an argument.",
             ) from error
-
-
-def _count_layers(program: torch.export.ExportedProgram) -> int:
-    functions = {"lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input"}
-    return sum(
-        int(node.args[4])
-        for node in program.graph.nodes
-        if node.op == "call_function" and str(node.target).removeprefix("aten.") in functions
-    )
 
 
 def _symbols(graph: ir.Model, layout: Layout) -> dict[str, str]:

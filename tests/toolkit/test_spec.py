@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from pickle import dumps, loads
 from typing import Any
@@ -64,17 +63,7 @@ number = 5
 """
 
 
-@pytest.fixture(autouse=True)
-def own_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Work in `tmp_path`, and forget the modules that a test imports from there."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("workplace")
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 One module for each command, imported when it is called, so that `rnnx --help` stays light. Data
 goes to stdout, talk to stderr. Exit code 0: done, and equal where something was compared;
-1: compared and not equal; 2: misuse or failure, with one sentence and a hint.
+1: compared and not equal; 2: misuse or failure, with one sentence and a hint; 141: the reader of
+the output has gone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _COMMANDS = {
     "bench": "Measure an artifact's step time.",
     "demo": "Train, export, check, quantize and stream a real network.",
 }
+
+_BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE ends; 0 would say equal, 1 not
 
 
 class _LazyGroup(click.Group):
@@ -62,9 +65,8 @@ def _run(arguments: list[str], *, debug: bool) -> int:
     except click.ClickException as error:
         error.show()
         return 2
-    except BrokenPipeError:  # the reader of our output has gone; nobody is left to tell
-        sys.stderr.close()
-        return 0
+    except SystemExit:  # click's end when the reader of our output has gone (EPIPE)
+        return _BROKEN_PIPE
     except Exception as error:
         if debug:
             traceback.print_exc()

@@ -13,7 +13,9 @@ from rnnx.cli.common import as_json, talk
 @click.option("--weights", metavar="FILE", help="A state dict to load into the model (.pt).")
 @click.option("--rtol", type=float, default=1e-4, show_default=True, help="Relative tolerance.")
 @click.option("--atol", type=float, default=1e-5, show_default=True, help="Absolute tolerance.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random inputs.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random inputs."
+)
 @as_json
 def command(
     artifact: str,
