@@ -43,6 +43,8 @@ _METHODS = (
     " step(token, state, memory) -> (logits, state)."
 )
 
+_EXAMPLE = "Give (src, lengths): a tensor [batch, time, ...], and int64 [batch], each 1 to time."
+
 
 def export_seq2seq(
     model: torch.nn.Module,
@@ -143,16 +145,16 @@ def _layout(example: Any) -> Layout:
         InputError: it is not src and lengths.
     """
     if not isinstance(example, tuple | list) or len(example) != 2:
-        raise InputError("the example is not a pair (src, lengths)")
+        raise InputError("the example is not a pair", hint=_EXAMPLE)
     src, lengths = example
     if not isinstance(src, Tensor) or src.dim() < 2 or not src.numel():
-        raise InputError("the example's src is not a tensor [batch, time] or [batch, time, ...]")
+        raise InputError("the example's src is not a tensor [batch, time, ...]", hint=_EXAMPLE)
     if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64:
-        raise InputError("the example's lengths are not an int64 tensor [batch]")
+        raise InputError("the example's lengths are not an int64 tensor", hint=_EXAMPLE)
     if lengths.shape != src.shape[:1] or not 1 <= lengths.min() <= lengths.max() <= src.shape[1]:
         raise InputError(
             f"the example's lengths {lengths.tolist()} do not fit src of shape {list(src.shape)}",
-            hint="Give one length for each source, 1 to the size of the time axis.",
+            hint=_EXAMPLE,
         )
     return Layout((src, lengths), ({0: BATCH, 1: TIME}, {0: BATCH}), frozenset({1})).traceable()
 
@@ -222,7 +224,7 @@ def _step_arguments(
 def _vocabulary_size(
     step: _Step, arguments: tuple[Tensor, list[Tensor], list[Tensor]], end: int
 ) -> int:
-    """The width of the logits; the first step must run and fit its own state."""
+    """The width of the logits of the first step, which must give a state like the one it took."""
     try:
         logits, *after = step(*arguments)
     except ExportError:
@@ -232,20 +234,32 @@ def _vocabulary_size(
             f"step fails on the first token: {type(error).__name__}: {error}", hint=_METHODS
         ) from error
     token, before, _ = arguments
-    if logits.dim() != 2 or len(logits) != len(token) or logits.shape[1] < 2:
+    _hold_logits(logits, len(token), end)
+    for path, taken, given in zip(step.state.paths, before, after, strict=True):
+        _hold_state(f"state{path}", taken, given)
+    return int(logits.shape[1])
+
+
+def _hold_logits(logits: Tensor, batch: int, end: int) -> None:
+    if logits.dim() != 2 or len(logits) != batch or logits.shape[1] < 2:
         raise ExportError(
             f"step gives logits of shape {list(logits.shape)}, not [batch, vocabulary]",
             hint=_METHODS,
         )
-    for path, one, two in zip(step.state.paths, before, after, strict=True):
-        if (one.shape, one.dtype) != (two.shape, two.dtype):
-            raise ExportError(
-                f"step takes state{path} as {one.dtype} of shape {list(one.shape)} and returns it"
-                f" as {two.dtype} of shape {list(two.shape)} (batch first)"
-            )
     if end >= logits.shape[1]:
-        raise InputError(f"end is {end}, but there are {logits.shape[1]} ids")
-    return int(logits.shape[1])
+        raise InputError(
+            f"end is {end}, but there are {logits.shape[1]} ids",
+            hint="Give the id of the vocabulary that ends a sequence.",
+        )
+
+
+def _hold_state(name: str, taken: Tensor, given: Tensor) -> None:
+    if (taken.shape, taken.dtype) != (given.shape, given.dtype):
+        raise ExportError(
+            f"step takes {name} as {taken.dtype} of shape {list(taken.shape)} and returns it as"
+            f" {given.dtype} of shape {list(given.shape)} (batch first)",
+            hint="A state keeps its shape and dtype from step to step.",
+        )
 
 
 def _hold_integers(**values: int) -> None:

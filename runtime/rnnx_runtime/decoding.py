@@ -38,7 +38,7 @@ def greedy_step(log_probs: Scores) -> tuple[Ids, Scores]:
         ids and their log probabilities, each [batch].
     """
     ids = log_probs.argmax(-1)
-    return ids, np.take_along_axis(log_probs, ids[:, None], -1)[:, 0]
+    return ids, log_probs[np.arange(len(ids)), ids]
 
 
 def beam_step(scores: Scores, log_probs: Scores) -> tuple[Scores, Ids, Ids]:
@@ -141,10 +141,11 @@ class BeamSearch:
 
         Beams that are still live compete with those that ended.
         """
-        scores = np.maximum(self._best, self._live.max(1))
-        live = self._live.argmax(1)
-        wins = self._live.max(1) > self._best
-        ids = [self._ids[i, live[i]] if wins[i] else self._best_ids[i] for i in range(len(wins))]
+        live, scores = self._live.argmax(1), np.maximum(self._live.max(1), self._best)
+        ids = [
+            self._ids[i, live[i]] if score > self._best[i] else self._best_ids[i]
+            for i, score in enumerate(scores)
+        ]
         return ids, scores
 
     def _set_aside(self, scores: Scores, ids: Ids, ended: npt.NDArray[np.bool_]) -> None:

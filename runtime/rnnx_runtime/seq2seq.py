@@ -123,6 +123,7 @@ class Seq2Seq:
         self._encoder = Model(Path(folder, ENCODER))
         self._step = Model(Path(folder, STEP))
         _hold_graphs(self.contract, self._encoder.contract, self._step.contract)
+        self._step_inputs = self.contract.step_inputs
 
     def generate(
         self, src: Any, lengths: Any = None, *, beam: int = 1, max_length: int | None = None
@@ -185,7 +186,7 @@ class Seq2Seq:
         Raises:
             InputError: an array does not fit.
         """
-        names, arrays = self.contract.step_inputs, (token, *state, *memory)
+        names, arrays = self._step_inputs, (token, *state, *memory)
         if len(arrays) != len(names):
             raise InputError(f"the step takes {len(names)} arrays ({', '.join(names)})")
         logits, *state = _run(self._step, dict(zip(names, arrays, strict=True)))

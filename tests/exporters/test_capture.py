@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.overrides import _get_current_function_mode_stack
 
 import rnnx
@@ -120,13 +119,6 @@ class ThroughNumpy(Base):
 UNTRACEABLE = (DecideByValue, IntOfValue, ThroughNumpy)
 
 
-class Packs(Base):
-    def forward(self, x: Tensor) -> Any:
-        lengths = torch.full((x.shape[0],), x.shape[1])
-        packed = pack_padded_sequence(x, lengths, batch_first=True)
-        return pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
-
-
 def marked_line(case: type[nn.Module]) -> str:
     """`file:line: code` of the line of its forward that ends in `# here`."""
     lines, first = inspect.getsourcelines(case.forward)
@@ -178,22 +170,8 @@ def test_what_depends_on_values_is_refused_at_its_line(
     assert capfd.readouterr() == ("", "")
 
 
-def test_packed_sequences_are_refused(tmp_path: Path) -> None:
-    error = refused(tmp_path / "m.onnx", Packs)
-    assert "the model packs its sequences, which is not supported yet" in str(error)
-    assert "padded" in str(error.hint)
-
-
-@pytest.mark.filterwarnings("ignore:LSTM with projections")  # torch's, wherever it runs one
-def test_projections_are_refused(tmp_path: Path) -> None:
-    module = nn.LSTM(4, 6, proj_size=2)
-    with pytest.raises(rnnx.ExportError, match="proj_size=2") as caught:
-        rnnx.export(module, (torch.randn(5, 2, 4),), tmp_path / "m.onnx")
-    assert "Linear" in str(caught.value.hint)
-
-
 def test_the_export_after_failed_ones_is_right(tmp_path: Path) -> None:
-    for case in (LoopOverFrames, DecideByValue, Packs):
+    for case in (LoopOverFrames, DecideByValue):
         refused(tmp_path / "m.onnx", case)
     path, module = tmp_path / "m.onnx", nn.GRU(4, 5, num_layers=2, batch_first=True)
     rnnx.export(module, (X,), path)

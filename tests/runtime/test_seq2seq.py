@@ -239,9 +239,19 @@ def _swap(ports: tuple[Any, ...], name: str, **changes: Any) -> tuple[Any, ...]:
     ("file", "name", "changes", "message"),
     [
         ("encoder.onnx", "src", {"batch_axis": 1, "time_axis": 0}, "src is not"),
-        ("encoder.onnx", "s000", {"dims": ("batch", 4)}, "s000 does not fit"),
-        ("step.onnx", "s000_out", {"dims": ("batch", 4)}, "s000_out does not fit"),
-        ("step.onnx", "logits", {"dims": ("batch", 4)}, "vocabulary_size is not 4"),
+        ("encoder.onnx", "s000", {"dims": ("batch", 4)}, "s000 does not fit|differ in s000"),
+        (
+            "step.onnx",
+            "s000_out",
+            {"dims": ("batch", 4)},
+            "s000_out does not fit|differ in s000_out",
+        ),
+        (
+            "step.onnx",
+            "logits",
+            {"dims": ("batch", 4)},
+            "vocabulary_size is not 4|differ in logits",
+        ),
     ],
 )
 def test_graphs_that_do_not_fit_each_other_are_refused(
