@@ -17,6 +17,7 @@ from rnnx_exporters import artifact
 from rnnx_exporters.cells import OPERATORS
 from rnnx_exporters.describe import TIME, describe, dims_of
 from rnnx_exporters.proof import prove_streaming, run_constant
+from rnnx_exporters.rules.recurrent import SEQUENCE_LENS
 from rnnx_exporters.tidy import layer_of, module_of, recurrent_nodes
 from rnnx_exporters.timeline import Fact, Frames, Length, follow, refuse
 from rnnx_runtime.contract import Contract, Port, State
@@ -80,6 +81,7 @@ def stream_graph(model: ir.Model, contract: Contract) -> Contract:
     """
     _refuse_old(model)
     _refuse_state_names(model)
+    _refuse_lengths(model)
     facts = follow(model, {port.name: _fact(port) for port in contract.inputs})
     _refuse_untimely(model, contract, facts)
     states = tuple(_lift_all(model))
@@ -93,6 +95,16 @@ def stream_graph(model: ir.Model, contract: Contract) -> Contract:
         states=states,
         streaming=True,
     )
+
+
+def _refuse_lengths(model: ir.Model) -> None:
+    for node in recurrent_nodes(model):
+        if len(node.inputs) > SEQUENCE_LENS and node.inputs[SEQUENCE_LENS] is not None:
+            raise refuse(
+                node,
+                "it takes the lengths of its sequences, which a stream does not know",
+                "A stream is as long as what is fed to it; leave the packing out.",
+            )
 
 
 def _fact(port: Port) -> Fact:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -133,7 +134,8 @@ def _capture(
     module, args = frozen_copy(model), prepared_args(args)
     _try(module, args)
     layout = _layout(module, args, dynamic_shapes).traceable()
-    return module, capture(module, layout.args, layout.dims(), opset_version), layout
+    traced = copy.deepcopy(module)  # tracing may leave symbolic tensors in its attributes
+    return module, capture(traced, layout.args, layout.dims(), opset_version), layout
 
 
 def _layout(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -> Layout:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from rnnx_exporters.timeline import Fact, Frames, Last, Refused
 
-_SEQUENCE_LENS, _FIRST_STATE = 4, 5
+SEQUENCE_LENS, _FIRST_STATE = 4, 5
 
 
 def step_through(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
@@ -20,7 +20,7 @@ def step_through(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
             "Retrain with a forward layer; where the future helps, delay the targets by a few"
             " frames so that the layer sees a limited look-ahead.",
         )
-    if len(node.inputs) > _SEQUENCE_LENS and node.inputs[_SEQUENCE_LENS] is not None:
+    if len(node.inputs) > SEQUENCE_LENS and node.inputs[SEQUENCE_LENS] is not None:
         raise Refused("it takes the lengths of its sequences, which a stream does not know")
     if facts[0] != Frames(0):
         raise Refused("time is not the first axis of its input")

@@ -1,0 +1,242 @@
+"""Networks as they come: other dtypes, computed weights, kept state, named outputs, projections."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rnnx
+from exportable import hold, operators, plain_run, torch_run
+
+AXES = {"x": {0: "batch", 1: "time"}}
+SIZES = ((3, 7), (1, 1), (4, 23))
+
+
+class Layers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(4, 5, num_layers=2, batch_first=True, dropout=0.5)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.rnn(x)[0]
+
+
+@dataclasses.dataclass
+class Result:
+    logits: Tensor
+    hidden: Tensor
+    loss: Tensor | None = None
+
+
+class Returns(Layers):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Any:
+        y, (h, _) = self.rnn(x)
+        if self.how == "dataclass":
+            return Result(y, h)
+        return {"logits": y, "hidden": h} if self.how == "dict" else (y, [h])
+
+
+class Keeps(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 5, batch_first=True)
+        self.hidden: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Any:
+        y, self.hidden = self.gru(x, self.hidden)
+        return y
+
+
+class KeepsBuffer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 5, batch_first=True)
+        self.register_buffer("memory", torch.zeros(1, 2, 5))
+
+    def forward(self, x: Tensor) -> Any:
+        y, final = self.gru(x, self.memory)
+        self.memory.copy_(final)  # type: ignore[operator]
+        return y
+
+
+class KeepsInside(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Keeps()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.encoder(x)
+
+
+class Caches(Layers):
+    """Keeps a tensor from the first call that changes nothing in the next."""
+
+    scale: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Any:
+        if self.scale is None:
+            self.scale = torch.full((5,), 2.0)
+        return self.rnn(x)[0] * self.scale
+
+
+class Drops(nn.Module):
+    """A recurrent weight that is dropped out anew at each call, as AWD-LSTM does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(4, 5, batch_first=True)
+        self.raw = nn.Parameter(self.rnn.weight_hh_l0.detach().clone())
+        del self.rnn._parameters["weight_hh_l0"]
+        self.rnn.weight_hh_l0 = self.raw.detach().clone()  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Any:
+        weight = nn.functional.dropout(self.raw, 0.5, self.training)
+        self.rnn.weight_hh_l0 = weight  # type: ignore[assignment]
+        return self.rnn(x)[0]
+
+
+def export_and_hold(path: Path, module: nn.Module, reference: nn.Module | None = None) -> None:
+    rnnx.export(module, (torch.randn(2, 5, 4),), path, dynamic_shapes=AXES)
+    for batch, frames in SIZES:
+        x = torch.randn(batch, frames, 4)
+        hold(plain_run(path, x), torch_run(reference or module, x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_other_dtypes_run_in_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    module = Layers().to(dtype)
+    path = tmp_path / "m.onnx"
+    contract = rnnx.export(module, (torch.randn(2, 5, 4, dtype=dtype),), path)
+    assert contract.inputs[0].dtype == "float32"
+    assert next(module.parameters()).dtype == dtype
+    x = torch.randn(3, 7, 4)
+    widened = Layers()
+    widened.load_state_dict(module.state_dict())
+    hold(plain_run(path, x), torch_run(widened, x))
+
+
+def test_parametrized_recurrent_weights(tmp_path: Path) -> None:
+    module = Layers()
+    nn.utils.parametrizations.weight_norm(module.rnn, "weight_hh_l0")
+    export_and_hold(tmp_path / "m.onnx", module)
+    assert hasattr(module.rnn, "parametrizations")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_the_older_weight_norm_after_training(tmp_path: Path) -> None:
+    module = Layers()
+    nn.utils.weight_norm(module.rnn, "weight_hh_l0")
+    module.train()(torch.randn(2, 5, 4))  # leaves a computed tensor, which deepcopy refuses
+    export_and_hold(tmp_path / "m.onnx", module)
+
+
+def test_weight_dropped_layers_after_training(tmp_path: Path) -> None:
+    module = Drops()
+    module.train()(torch.randn(2, 5, 4))
+    export_and_hold(tmp_path / "m.onnx", module)
+
+
+@pytest.mark.parametrize(
+    ("how", "names"),
+    [("dict", ["logits", "hidden"]), ("dataclass", ["logits", "hidden"]), ("list", ["y0", "y1"])],
+)
+def test_outputs_are_named_as_the_model_names_them(
+    tmp_path: Path, how: str, names: list[str]
+) -> None:
+    path = tmp_path / "m.onnx"
+    contract = rnnx.export(Returns(how), (torch.randn(2, 5, 4),), path)
+    assert [port.name for port in contract.outputs] == names
+
+
+@pytest.mark.parametrize(
+    ("module", "attribute"),
+    [(Keeps(), "hidden"), (KeepsBuffer(), "memory"), (KeepsInside(), "encoder.hidden")],
+    ids=["attribute", "buffer", "inside"],
+)
+def test_kept_state_is_refused_by_its_name(
+    tmp_path: Path, module: nn.Module, attribute: str
+) -> None:
+    with pytest.raises(rnnx.ExportError, match=f"state in its attribute '{attribute}'") as caught:
+        rnnx.export(module, (torch.randn(2, 5, 4),), tmp_path / "m.onnx", dynamic_shapes=AXES)
+    assert "argument" in str(caught.value.hint)
+    assert not list(tmp_path.iterdir())
+    if isinstance(module, Keeps):
+        assert module.hidden is None
+
+
+def test_a_cache_is_no_state(tmp_path: Path) -> None:
+    export_and_hold(tmp_path / "m.onnx", Caches())
+
+
+def test_weights_shared_between_directions(tmp_path: Path) -> None:
+    class Shares(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(4, 5, batch_first=True, bidirectional=True)
+            for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+                setattr(self.rnn, f"{name}_reverse", getattr(self.rnn, name))
+
+        def forward(self, x: Tensor) -> Any:
+            return self.rnn(x)[0]
+
+    export_and_hold(tmp_path / "m.onnx", Shares())
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")  # torch's own, about its speed
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_projections_are_exact(tmp_path: Path, bidirectional: bool, bias: bool) -> None:
+    module = nn.LSTM(
+        4, 6, num_layers=2, proj_size=3, batch_first=True, bias=bias, bidirectional=bidirectional
+    )
+    directions = 4 if bidirectional else 2
+    path = tmp_path / "m.onnx"
+
+    def args(batch: int, frames: int) -> tuple[Any, ...]:
+        h = torch.randn(directions, batch, 3)
+        return torch.randn(batch, frames, 4), (h, torch.randn(directions, batch, 6))
+
+    rnnx.export(module, args(2, 5), path)
+    assert operators(path).count("LSTM") == 2
+    for batch, frames in SIZES:
+        example = args(batch, frames)
+        hold(plain_run(path, *example), torch_run(module, *example))
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_projections_stream(tmp_path: Path) -> None:
+    class Projects(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(4, 6, num_layers=2, proj_size=3, batch_first=True)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.rnn(x)[0]
+
+    path, module = tmp_path / "m.onnx", Projects()
+    rnnx.export(module, (torch.randn(2, 5, 4),), path, streaming=True)
+    assert rnnx.check(path, module).passed
+
+
+def test_large_weights_stand_in_a_file_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rnnx_exporters.artifact.MOST_BYTES", 100)
+    path, module = tmp_path / "m.onnx", Layers()
+    rnnx.export(module, (torch.randn(2, 5, 4),), path, streaming=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
+    assert rnnx.check(path, module).passed
+    x = torch.randn(1, 6, 4)
+    stream = rnnx.Stream(path)
+    parts = [stream.feed(x[:, :2].numpy()), stream.feed(x[:, 2:].numpy())]
+    np.testing.assert_allclose(np.concatenate(parts, 1), torch_run(module, x)[0], atol=1e-5)
