@@ -99,6 +99,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "rnn": lambda: network(lambda: Plain("RNN", num_layers=2), X),
     "rnn-relu": lambda: network(lambda: Plain("RNN", nonlinearity="relu"), X),
     "gru": lambda: network(lambda: Plain("GRU", num_layers=2), X),
+    "wide": lambda: network(lambda: Plain("GRU", hidden_size=48), X),
     "lstm": lambda: network(lambda: Plain("LSTM", num_layers=2), X),
     "bidirectional": lambda: network(lambda: Plain("LSTM", bidirectional=True), X),
     "time-first": lambda: network(lambda: Plain("LSTM", batch_first=False), (7, 2, SIZE)),

@@ -29,7 +29,7 @@ def rebuild(recorded: Any, value_of: Callable[[str, str, Dims], Any]) -> tuple[A
     """
     try:
         return tuple(_rebuild(item, value_of) for item in recorded)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise InputError(
             f"the contract's record of the model's arguments is damaged: {error}",
             hint="Give example arguments to the check.",

@@ -102,7 +102,10 @@ def infer(module: torch.nn.Module, args: tuple[Any, ...]) -> Layout:
 
     Raises:
         ExportError: no assignment fits, or more than one does.
+        InputError: an example is empty.
     """
+    if any(isinstance(leaf, Tensor) and not leaf.numel() for leaf in _leaves(args)):
+        raise InputError("an example argument holds nothing", hint="Give a sequence and a frame.")
     first = _first_recurrent(module)
     hypotheses = [Layout(args, axes) for axes in _hypotheses(args)]
     if len(hypotheses) > _MOST_HYPOTHESES:

@@ -22,6 +22,8 @@ X = torch.ones(2, 5, 4)
 
 
 class Base(nn.Module):
+    window: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.cell = nn.GRUCell(4, 4)
@@ -133,7 +135,7 @@ def global_state() -> list[Any]:
         ShapeEnv._log_guard,
         nn.GRU.forward,
         torch.gru,
-        len(_get_current_function_mode_stack()),
+        len(_get_current_function_mode_stack()),  # type: ignore[no-untyped-call]
         [logging.getLogger(name).level for name in ("torch.onnx", "torch.export", "onnxscript")],
         warnings.filters,
     ]
@@ -180,7 +182,7 @@ def test_the_export_after_failed_ones_is_right(tmp_path: Path) -> None:
 
 
 def test_torch_still_exports_its_own_way_after_ours(tmp_path: Path) -> None:
-    """Torch unrolls a GRU into frames of one length; after ours it must do just that again."""
+    """Only within our export do our operators stand in for torch's."""
     refused(tmp_path / "m.onnx", LoopOverFrames)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, about its own attributes

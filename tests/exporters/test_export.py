@@ -135,7 +135,7 @@ def mixed_stack() -> nn.Module:
 
 
 def attention_pooling() -> nn.Module:
-    def compute(p: Any, x: Tensor) -> Tensor:
+    def compute(p: Any, x: Tensor) -> Any:
         y = p["gru"](x)[0]
         return (p["score"](y).softmax(1) * y).sum(1)
 
@@ -143,7 +143,7 @@ def attention_pooling() -> nn.Module:
 
 
 def encoder_decoder() -> nn.Module:
-    def compute(p: Any, x: Tensor) -> Tensor:
+    def compute(p: Any, x: Tensor) -> Any:
         y, h = p["encoder"](x)
         return p["decoder"](y, h)[0]
 
@@ -202,8 +202,8 @@ def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
     for (name, value), old in zip(module.named_parameters(), before.parameters(), strict=True):
         assert torch.equal(value, old), name
         assert (value.requires_grad, value.grad) == (old.requires_grad, None), name
-    for (name, value), old in zip(module.named_buffers(), before.buffers(), strict=True):
-        assert torch.equal(value, old), name
+    for (name, buffer), kept in zip(module.named_buffers(), before.buffers(), strict=True):
+        assert torch.equal(buffer, kept), name
 
 
 @pytest.mark.parametrize("kind", ["rnn_tanh", "gru", "lstm"])
@@ -280,7 +280,7 @@ def test_gates_are_in_the_order_of_onnx(tmp_path: Path) -> None:
     graph = onnx.load(path).graph
     node = next(node for node in graph.node if node.op_type == "GRU")
     weights = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
-    reset, update, new = module.weight_ih_l0.detach().numpy().reshape(3, 5, 4)
+    reset, update, new = module.state_dict()["weight_ih_l0"].numpy().reshape(3, 5, 4)
     assert np.array_equal(weights[node.input[1]][0], np.concatenate([update, reset, new]))
 
 
@@ -314,7 +314,7 @@ def test_one_output_is_y_and_names_may_be_given(tmp_path: Path) -> None:
         {"input_names": ["getitem"], "output_names": ["input", "val_3"]},
     ],
 )
-def test_inner_names_make_way_for_the_ports(tmp_path: Path, names: dict[str, list[str]]) -> None:
+def test_inner_names_make_way_for_the_ports(tmp_path: Path, names: dict[str, Any]) -> None:
     path, module = tmp_path / "m.onnx", nn.GRU(4, 5, batch_first=True)
     rnnx.export(module, (torch.randn(2, 5, 4),), path, **names)
     graph = onnx.load(path).graph
@@ -334,7 +334,7 @@ def test_inner_names_make_way_for_the_ports(tmp_path: Path, names: dict[str, lis
     ],
 )
 def test_names_that_do_not_fit_are_refused(
-    tmp_path: Path, names: dict[str, list[str]], message: str
+    tmp_path: Path, names: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(rnnx.InputError, match=message):
         rnnx.export(nn.GRU(4, 5), (torch.randn(2, 5, 4),), tmp_path / "m.onnx", **names)

@@ -166,7 +166,10 @@ def test_what_is_not_named_is_fixed() -> None:
 
 
 def test_a_dict_argument_is_named_by_key() -> None:
-    module = Network(lambda p, x: p["gru"](x["a"])[0] + x["b"], gru=nn.GRU(4, 4))
+    def compute(p: Any, x: Any) -> Any:
+        return p["gru"](x["a"])[0] + x["b"]
+
+    module = Network(compute, gru=nn.GRU(4, 4))
     args = ({"a": torch.randn(5, 2, 4), "b": torch.randn(1, 4)},)
     assert held(module, args, {"x": {"a": {0: T}}}) == [{0: T}, {}]
 

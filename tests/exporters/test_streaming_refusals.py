@@ -79,7 +79,8 @@ def positioned(p: Any, x: Tensor) -> Tensor:
 
 def halved(p: Any, x: Tensor) -> Tensor:
     y = p["gru"](x)[0]
-    return p["decoder"](y)[0].reshape(x.shape[0], x.shape[1] * 2, 2)
+    z: Tensor = p["decoder"](y)[0].reshape(x.shape[0], x.shape[1] * 2, 2)
+    return z
 
 
 def counted(p: Any, x: Tensor) -> Any:

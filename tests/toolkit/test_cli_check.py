@@ -11,7 +11,7 @@ import torch
 
 import faults
 import rnnx
-from command import assert_refused, listing, run, run_process, run_without_reader
+from command_line import assert_refused, listing, run, run_process, run_without_reader
 from faults import plant
 from networks import NETWORKS
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import rnnx
-from command import assert_refused, listing, run, run_process, run_without_reader
+from command_line import assert_refused, listing, run, run_process, run_without_reader
 from networks import Plain
 
 Capture = pytest.CaptureFixture[str]

@@ -206,7 +206,7 @@ def test_what_is_no_archive_of_the_models_arguments(
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content is not None:
-        np.savez(path, allow_pickle=True, **content)
+        np.savez(path, **content)
     with pytest.raises(InputError) as caught:
         from_arrays(Net(), str(path))
     assert says in str(caught.value)
