@@ -31,6 +31,14 @@ ACCEPTED: dict[str, tuple[str, str, str, int]] = {
         + "  to = Concat<axis=0>(lead, f)  y = Reshape(x, to)",
         1,
     ),
+    "rest-of-shape": (
+        X,
+        "float[batch,time,4] y",
+        SIZES
+        + "end = Constant<value_ints=[9]>()  rest = Slice(s, one, end)"
+        + "  to = Concat<axis=0>(b, rest)  r = Relu(x)  y = Reshape(r, to)",
+        1,
+    ),
     "part-of-shape": (
         X,
         "float[batch,time,2,2] y",
@@ -113,6 +121,12 @@ ACCEPTED: dict[str, tuple[str, str, str, int]] = {
         "float[time,2] y",
         "w = Constant<value=float[2,2] {1.0, 2.0, 3.0, 4.0}>()  y = Gemm<transA=1>(x, w)",
         0,
+    ),
+    "product-with-more-axes": (
+        "float[time,2] x",
+        "float[3,time,1] y",
+        "w = Constant<value=float[3,2,1] {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}>()  y = MatMul(x, w)",
+        1,
     ),
     "frames-on-the-right": (
         "float[batch,2,time] x",

@@ -103,6 +103,13 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         "  a = Constant<value_ints=[1]>()  y = Slice(x, m, b, a)",
         "Slice .* cuts frames off",
     ),
+    "last-of-a-few-frames": (
+        X,
+        CUT,
+        "m = Constant<value_ints=[-1]>()  b = Constant<value_ints=[30]>()"
+        "  a = Constant<value_ints=[1]>()  y = Slice(x, m, b, a)",
+        "Slice .* cuts frames off",
+    ),
     "one-frame": (
         X,
         "float[batch,4] y",
