@@ -150,8 +150,9 @@ class Vector:
     def _terms(self) -> Iterator[tuple[Product, Array]]:
         yield (), self.bias
         for leaf, matrix in self.linear.items():
-            alone = Vector(np.zeros(self.width), {leaf: matrix})
-            yield (Factor(_IDENTITY, alone),), np.ones(self.width)
+            scale = _scale(matrix)
+            alone = Vector(np.zeros(self.width), {leaf: matrix / scale})
+            yield (Factor(_IDENTITY, alone),), scale
         yield from self.products.items()
 
 
@@ -181,6 +182,12 @@ def _mixed(leaf: Leaf, matrix: Array) -> Vector:
     return Vector(np.zeros(matrix.shape[1]), {leaf: matrix})
 
 
+def _scale(matrix: Array) -> Array:
+    """Each column's largest entry: what is left is the same for x and for -x."""
+    largest = matrix[np.abs(matrix).argmax(axis=0), np.arange(matrix.shape[1])]
+    return np.where(largest == 0.0, 1.0, largest)
+
+
 def _selects(matrix: Array) -> bool:
     one_each = (np.count_nonzero(matrix, axis=0) == 1) & (matrix.max(axis=0) == 1)
     return bool(one_each.all())
@@ -201,16 +208,18 @@ def _sum(vectors: Iterable[Vector]) -> Vector:
             linear[leaf] = linear.get(leaf, 0.0) + matrix
         for product, coefficients in vector.products.items():
             products[product] = products.get(product, 0.0) + coefficients
-    total = Vector(bias + 0.0, _nonzero(linear), _nonzero(products))
+    total = Vector(bias, _nonzero(linear), _nonzero(products))
     if total.size > _LARGEST:
         raise Opaque
     return total
 
 
 def _nonzero(terms: Mapping[Any, Array]) -> dict[Any, Array]:
-    """Those that are not zero; adding 0.0 turns -0.0 into 0.0, which compares unequal in bytes."""
-    return {key: array + 0.0 for key, array in terms.items() if array.any()}
+    return {key: array for key, array in terms.items() if array.any()}
 
 
 def _digest(array: Array) -> bytes:
-    return blake2b(np.ascontiguousarray(array).data, digest_size=16).digest()
+    positive = np.ascontiguousarray(
+        array + 0.0
+    )  # -0.0 becomes 0.0: they are equal, not their bytes
+    return blake2b(positive.data, digest_size=16).digest()

@@ -36,8 +36,9 @@ _WAY_OUT = (
     " rnnx.scan(cell, state, x)."
 )
 _STEP = (
-    "A step computes tensors from its state, its frame and the module's parameters: it changes"
-    " nothing in place, holds no layer with a state of its own, and returns tensors only."
+    "A step computes tensors from its state, its frame and the module's parameters. It changes"
+    " nothing in place, calls no recurrent layer, takes from outside no two views of one tensor"
+    " (clone them), and returns tensors only."
 )
 
 

@@ -233,17 +233,24 @@ def _replace(model: ir.Model, scan: ir.Node, step: Step, native: _Native) -> Non
         for letter, array in _pack(native).items()
     ]
     axes = [tape.initializer(ir.tensor([axis]), f"{prefix}.axis{axis}") for axis in range(2)]
-    starts = [tape.op("Unsqueeze", [scan.inputs[i], axes[0]]) for i in native.states]
+    hidden_size = len(native.gates[0].b)
+    time, batch, _ = _dims(step.sources[0])
+    x = _frames(tape, step)
+    starts = [
+        _typed(tape.op("Unsqueeze", [scan.inputs[i], axes[0]]), 1, batch, hidden_size)
+        for i in native.states
+    ]
     y, *ends = tape.op_multi_out(
         native.operator,
-        [_frames(tape, step), *weights[:3], None, *starts, *weights[3:]],
-        {"hidden_size": len(native.gates[0].b), **native.attributes},
+        [x, *weights[:3], None, *starts, *weights[3:]],
+        {"hidden_size": hidden_size, **native.attributes},
         num_outputs=1 + len(starts),
         metadata_props=dict(scan.metadata_props),
     )
+    _typed(y, time, 1, batch, hidden_size)
     values = [tape.op("Squeeze", [y, axes[1]]) for _ in scan.outputs]
     for i, end in zip(native.states, ends, strict=True):
-        values[i] = tape.op("Squeeze", [end, axes[0]])
+        values[i] = tape.op("Squeeze", [_typed(end, 1, batch, hidden_size), axes[0]])
     _swap(model.graph, scan, tape, values)
 
 
@@ -251,18 +258,27 @@ def _frames(tape: ir.tape.Tape, step: Step) -> ir.Value:
     """The frames of all inputs side by side, `[time, batch, features]`."""
     if len(step.sources) == 1:
         return step.sources[0]
-    x = tape.op("Concat", step.sources, {"axis": 2})
-    first = step.sources[0]
-    assert first.shape is not None
-    x.type = first.type
-    x.shape = ir.Shape([*first.shape[:2], sum(width_of(frame) for frame in step.frames)])
-    return x
+    width = sum(width_of(frame) for frame in step.frames)
+    return _typed(tape.op("Concat", step.sources, {"axis": 2}), *_dims(step.sources[0])[:2], width)
+
+
+def _dims(value: ir.Value) -> Sequence[int | ir.SymbolicDim]:
+    assert value.shape is not None  # torch gives every value of a main graph its shape
+    return tuple(value.shape)
+
+
+def _typed(value: ir.Value, *dims: int | ir.SymbolicDim) -> ir.Value:
+    value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(dims)
+    return value
 
 
 def _swap(graph: ir.Graph, scan: ir.Node, tape: ir.tape.Tape, values: Sequence[ir.Value]) -> None:
     """Put what the tape recorded in the place of the Scan, `values` in the place of its outputs."""
     for value in tape.initializers:
         graph.register_initializer(value)
+    outputs = [output for node in tape.nodes for output in node.outputs]
+    for i, output in enumerate(outputs):
+        output.name = f"val_{scan.name}.{i}"  # names onnx-ir finds may be taken in a body
     for node in scan.attributes["body"].as_graph():
         for i in range(len(node.inputs)):
             node.replace_input_with(i, None)  # else the body keeps using the weights it was given
