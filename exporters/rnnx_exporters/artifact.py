@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from rnnx_runtime.contract import METADATA_KEY, Contract
 from rnnx_runtime.errors import ArtifactError
+from rnnx_runtime.files import writable
 
 # What fits in one protobuf message beside the graph itself.
 MOST_BYTES = (2 << 30) - (64 << 20)
@@ -61,11 +62,9 @@ def writing(model: ir.Model, path: str | os.PathLike[str]) -> Iterator[Path]:
     Weights of more than 2 GB stand in a second file, `{path}.data`, as protobuf asks.
 
     Raises:
-        ArtifactError: the folder of `path` does not exist.
+        ArtifactError: the folder of `path` does not exist, or `path` is one itself.
     """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise ArtifactError(f"no folder {str(target.parent)!r} to write {target.name!r} in")
+    target = writable(path)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         write_in(model, Path(folder), target.name)
         yield Path(folder) / target.name

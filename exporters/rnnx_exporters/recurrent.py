@@ -24,6 +24,7 @@ from rnnx_exporters.packed import PackedSequences, fold
 from rnnx_exporters.projection import inverse_name
 
 _VF = torch._C._VariableFunctions
+_check: Any = torch._check
 
 _ACTIVE: ContextVar[Recurrent | None] = ContextVar("rnnx export", default=None)
 
@@ -102,6 +103,8 @@ class Recurrent(TorchFunctionMode):
     ) -> tuple[Tensor, ...]:
         self.layers += num_layers
         states = list(hx) if cell.has_cell_state else [hx]
+        for state in states:  # torch's own check is left out (`_unchecked`)
+            _check(state.shape[1] == x.shape[0 if batch_first else 1])
         inverses = _pseudo_inverses(self._projected, params)
         options = (inverses, has_biases, num_layers, bidirectional, batch_first)
         result: tuple[Tensor, ...] = operator(cell)(x, lengths, states, list(params), *options)

@@ -18,11 +18,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         ArtifactError: the folder does not exist, or `path` is one itself.
     """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise ArtifactError(f"no folder {str(target.parent)!r} to write {target.name!r} in")
-    if target.is_dir():
-        raise ArtifactError(f"{str(target)!r} is a folder, not a file to write")
+    target = writable(path)
     handle, name = tempfile.mkstemp(
         dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix
     )
@@ -33,6 +29,20 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         os.unlink(name)
         raise
+
+
+def writable(path: str | os.PathLike[str]) -> Path:
+    """`path`, if a file may be written there.
+
+    Raises:
+        ArtifactError: the folder does not exist, or `path` is one itself.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise ArtifactError(f"no folder {str(target.parent)!r} to write {target.name!r} in")
+    if target.is_dir():
+        raise ArtifactError(f"{str(target)!r} is a folder, not a file to write")
+    return target
 
 
 def _publish(name: str, target: Path) -> None:

@@ -124,3 +124,10 @@ def test_every_dtype_of_a_port_is_compared(dtype: str) -> None:
     found = compare(other, theirs, rtol=0, atol=0.5)
     assert not found.passed
     assert found.max_abs == 1
+
+
+def test_the_worst_element_is_the_one_that_needs_most() -> None:
+    """Not the one that is farthest: a large value may be far, and fit by rtol."""
+    reference, actual = np.array([1e6, 0.0]), np.array([1e6 + 50, 1e-3])
+    found = compare(actual, reference, rtol=1e-4, atol=0)
+    assert (found.required_atol, found.index, found.max_abs) == (1e-3, (1,), 50)

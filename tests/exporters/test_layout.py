@@ -107,6 +107,11 @@ def test_a_strided_front_has_fewer_frames_than_its_input() -> None:
     assert found(module, torch.randn(2, 3, 8)) == [{0: B, 2: T}]
 
 
+def test_an_axis_that_is_averaged_away_is_not_time() -> None:
+    module = Network(lambda p, x: p["gru"](x.mean(2))[0], gru=nn.GRU(4, 4, batch_first=True))
+    assert found(module, torch.randn(2, 5, 6, 4)) == [{0: B, 1: T}]
+
+
 def test_an_argument_beside_the_sequence() -> None:
     args = torch.randn(4, 4, 4), torch.randn(4, 4, 1)
     assert found(Two(beside="added"), *args) == [{0: B, 1: T}, {0: B, 1: T}]

@@ -310,12 +310,17 @@ def test_bad_files_and_levels_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "small.onnx").exists()
 
 
-def test_weights_in_a_second_file_are_refused(tmp_path: Path) -> None:
+def test_weights_in_a_second_file_are_read_with_it(tmp_path: Path) -> None:
     offline_artifact(tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
     onnx.save(model, tmp_path / "two.onnx", save_as_external_data=True, location="two.bin")
-    with pytest.raises(rnnx.ArtifactError, match="weights in a second file"):
-        rnnx.quantize(tmp_path / "two.onnx", tmp_path / "small.onnx")
+    reports = [
+        rnnx.quantize(tmp_path / name, tmp_path / f"small-{name}", level="int8-store")
+        for name in ("m.onnx", "two.onnx")
+    ]
+    assert reports[0].changed == reports[1].changed
+    assert reports[0].snr_db == reports[1].snr_db
+    assert len((tmp_path / "small-two.onnx").read_bytes()) == reports[1].output_bytes
 
 
 def _plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[ir.Model], None]) -> None:

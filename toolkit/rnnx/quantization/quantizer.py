@@ -23,7 +23,7 @@ from rnnx.quantization.report import QuantizationReport
 from rnnx_exporters.artifact import load_graph, seal
 from rnnx_exporters.describe import describe
 from rnnx_runtime.contract import METADATA_KEY, Contract, load_contract
-from rnnx_runtime.errors import ArtifactError, InputError, QuantizationError
+from rnnx_runtime.errors import InputError, QuantizationError
 from rnnx_runtime.files import replacing
 
 _SLOWER = 1.1  # what cannot be taken for noise
@@ -106,12 +106,6 @@ def _refuse_unusable(model: ir.Model, contract: Contract, path: str | os.PathLik
         raise QuantizationError(
             f"{os.fspath(path)!r} is quantized already ({level})",
             hint="Quantize the float32 artifact it was made from.",
-        )
-    tensors = (tensor for graph in model.graphs() for tensor in graph.initializers.tensors())
-    if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
-        raise ArtifactError(
-            f"{os.fspath(path)!r} keeps weights in a second file",
-            hint="Write it as one file: onnx.save(onnx.load(path), 'whole.onnx').",
         )
 
 
