@@ -17,6 +17,7 @@ from rnnx_runtime.errors import ExportError
 
 # What torch itself keeps in a module, besides the weights.
 _TORCHS_OWN = frozenset(vars(torch.nn.LSTM(1, 1)))
+_MADE_BY_TYPE = frozenset({"__dict__", "__weakref__"})
 
 
 def frozen_copy(model: torch.nn.Module) -> torch.nn.Module:
@@ -81,11 +82,19 @@ def _computed(model: torch.nn.Module) -> dict[int, Tensor]:
 
 def _remove_parametrizations(part: torch.nn.Module) -> None:
     if parametrize.is_parametrized(part):
+        _own_class(part)
         for name in list(part.parametrizations):  # type: ignore[arg-type]
             parametrize.remove_parametrizations(part, name, leave_parametrized=True)
     for hook in list(part._forward_pre_hooks.values()):
         if isinstance(hook, WeightNorm):
             remove_weight_norm(part, hook.name)
+
+
+def _own_class(part: torch.nn.Module) -> None:
+    """Give a parametrized copy a class of its own: torch keeps the parametrizations there."""
+    shared = type(part)
+    own = {key: value for key, value in vars(shared).items() if key not in _MADE_BY_TYPE}
+    part.__class__ = type(shared.__name__, shared.__bases__, own)
 
 
 def _without_dataclass(module: torch.nn.Module, args: Any, result: Any) -> Any:

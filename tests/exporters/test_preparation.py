@@ -128,8 +128,10 @@ def test_other_dtypes_run_in_float32(tmp_path: Path, dtype: torch.dtype) -> None
 def test_parametrized_recurrent_weights(tmp_path: Path) -> None:
     module = Layers()
     nn.utils.parametrizations.weight_norm(module.rnn, "weight_hh_l0")
+    before = module.rnn.weight_hh_l0.detach().clone()
     export_and_hold(tmp_path / "m.onnx", module)
-    assert hasattr(module.rnn, "parametrizations")
+    assert nn.utils.parametrize.is_parametrized(module.rnn, "weight_hh_l0")
+    assert torch.equal(module.rnn.weight_hh_l0, before)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
