@@ -1,36 +1,29 @@
-"""Turns an offline graph into a streaming one: its states become inputs and outputs."""
+"""Turns an offline graph into a streaming one: what it must remember becomes inputs and outputs."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from rnnx_exporters import artifact
-from rnnx_exporters.cells import OPERATORS
-from rnnx_exporters.describe import TIME, describe, dims_of
-from rnnx_exporters.proof import prove_streaming, run_constant
+from rnnx_exporters.describe import TIME, describe
+from rnnx_exporters.memory import Memory
 from rnnx_exporters.rules.recurrent import SEQUENCE_LENS
-from rnnx_exporters.tidy import layer_of, module_of, recurrent_nodes
-from rnnx_exporters.timeline import Fact, Frames, Length, follow, refuse
-from rnnx_runtime.contract import Contract, Port, State
+from rnnx_exporters.streaming_proof import prove_streaming
+from rnnx_exporters.tidy import recurrent_nodes
+from rnnx_exporters.timeline import Fact, Frames, Length, Plan, Refused, follow, refuse
+from rnnx_exporters.wire_shapes import WireShapes
+from rnnx_runtime.contract import Contract, Dims, Port
 from rnnx_runtime.errors import NotStreamableError
 
-_FIRST_STATE = 5
-_KINDS = ("h", "c")
 _OLDEST_OPSET = 13  # since it, Squeeze and Unsqueeze take their axes as an input
-_STATE_NAME = re.compile(r"s\d{3,}_(in|out)")
-# What moves a state that is passed in to where it is used, and computes nothing.
-_MOVES = frozenset(
-    {"Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"}
-)
+_STATE_NAME = re.compile(r"(s\d{3,}_(in|out))|(mask\d{3,})")
 
 
 def to_streaming(
@@ -82,17 +75,25 @@ def stream_graph(model: ir.Model, contract: Contract) -> Contract:
     _refuse_old(model)
     _refuse_state_names(model)
     _refuse_lengths(model)
-    facts = follow(model, {port.name: _fact(port) for port in contract.inputs})
-    _refuse_untimely(model, contract, facts)
-    states = tuple(_lift_all(model))
+    plan = follow(model, {port.name: _fact(port) for port in contract.inputs})
+    _refuse_untimely(model, contract, plan.facts)
+    facts = {value.name: plan.facts.get(value) for value in model.graph.outputs}
+    memory = _remember(model, contract, plan)
     common.RemoveUnusedNodesPass()(model)
     _drop_state_inputs(model, contract)
+    _forget_shapes(model)
     left = {value.name for value in model.graph.inputs}
+    outputs = {value.name: value for value in model.graph.outputs}
     return dataclasses.replace(
         contract,
         inputs=tuple(port for port in contract.inputs if port.name in left),
-        outputs=tuple(_timed(port, facts.get(_output(model, port))) for port in contract.outputs),
-        states=states,
+        outputs=tuple(
+            _timed(port, outputs[port.name], facts[port.name], memory) for port in contract.outputs
+        ),
+        states=tuple(memory.states),
+        masks=tuple(memory.masks.values()),
+        first_chunk=memory.first_chunk,
+        chunk_multiple=memory.chunk_multiple,
         streaming=True,
     )
 
@@ -111,13 +112,55 @@ def _fact(port: Port) -> Fact:
     return None if port.time_axis is None else Frames(port.time_axis)
 
 
-def _timed(port: Port, fact: Fact) -> Port:
-    axis = fact.axis if isinstance(fact, Frames) else None
-    return dataclasses.replace(port, time_axis=axis)
+def _remember(model: ir.Model, contract: Contract, plan: Plan) -> Memory:
+    """Carry out the edits of the plan."""
+    memory = Memory(model, plan, WireShapes(model.clone(), contract))
+    for edit in plan.edits:
+        try:
+            edit.apply(memory)
+        except Refused as error:
+            raise refuse(edit.node, str(error), error.hint) from error
+    model.graph.sort()
+    return memory
 
 
-def _output(model: ir.Model, port: Port) -> ir.Value:
-    return next(value for value in model.graph.outputs if value.name == port.name)
+def _timed(port: Port, value: ir.Value, fact: Fact, memory: Memory) -> Port:
+    """An output, as the stream gives it."""
+    if not isinstance(fact, Frames):
+        return dataclasses.replace(port, time_axis=None)
+    clock = fact.clock
+    seen = None if clock.first is None else math.ceil(clock.last - clock.first) + 1
+    lag = memory.first_chunk - memory.count(clock) * clock.stride
+    return dataclasses.replace(
+        port,
+        dims=_named_time(port, value, fact, memory),
+        time_axis=fact.axis,
+        delay=max(0, math.ceil(lag)),
+        stride=clock.stride,
+        count=clock.count,
+        length=clock.length,
+        lookahead=math.ceil(clock.last),
+        receptive_field=seen,
+    )
+
+
+def _named_time(port: Port, value: ir.Value, frames: Frames, memory: Memory) -> Dims:
+    """The axes of an output, its time axis named otherwise where it counts otherwise."""
+    same = frames.clock.stride == 1 and memory.count(frames.clock) == memory.first_chunk
+    if same and frames.axis == port.time_axis:
+        return port.dims
+    name = f"{port.name}_time"
+    dims = (*port.dims[: frames.axis], name, *port.dims[frames.axis + 1 :])
+    value.shape = ir.Shape(dims)
+    return dims
+
+
+def _forget_shapes(model: ir.Model) -> None:
+    """Drop what is known of the wires inside: chunks have other sizes than sequences."""
+    kept = {*model.graph.inputs, *model.graph.outputs}
+    for node in model.graph:
+        for value in set(node.outputs) - kept:
+            value.shape = None
 
 
 def _refuse_old(model: ir.Model) -> None:
@@ -154,120 +197,6 @@ def _refuse_untimely(model: ir.Model, contract: Contract, facts: Mapping[ir.Valu
         )
     if not any(isinstance(fact, Frames) for fact in known.values()) and not recurrent_nodes(model):
         raise NotStreamableError("no output depends on the frames, so there is nothing to stream")
-
-
-def _lift_all(model: ir.Model) -> Iterator[State]:
-    """Make every recurrent state an input and an output of the graph."""
-    nodes = [node for node in model.graph if node.op_type in OPERATORS]
-    inside = [node for node in recurrent_nodes(model) if node not in nodes]
-    if inside:
-        raise refuse(inside[0], "it stands in a subgraph", None)
-    places = [(node, kind) for node in nodes for kind in _kinds(node)]
-    starts = [_initial(model, node, kind) for node, kind in places]
-    for count, ((node, kind), start) in enumerate(zip(places, starts, strict=True)):
-        yield _lift(model, node, kind, f"s{count:03d}", start)
-
-
-def _kinds(node: ir.Node) -> tuple[str, ...]:
-    return _KINDS if node.op_type == "LSTM" else _KINDS[:1]
-
-
-def _lift(
-    model: ir.Model, node: ir.Node, kind: str, name: str, initial: npt.NDArray[Any] | None
-) -> State:
-    """Take the state `kind` of a node from the input `{name}_in`, give it to `{name}_out`."""
-    place = _KINDS.index(kind)
-    state = State(
-        name=name,
-        dtype="float32",
-        dims=(_batch_dim(node), node.attributes["hidden_size"].as_int()),
-        kind=kind,
-        module=module_of(node),
-        layer=layer_of(node),
-        initial=initial,
-    )
-    axis = _axis_zero(model)
-    _complete_outputs(node, name)
-    taken = _shape(ir.Value(name=state.input_name), state)
-    before = ir.node("Unsqueeze", [taken, axis], name=state.input_name)
-    after = ir.node("Squeeze", [node.outputs[1 + place], axis], name=state.output_name)
-    after.outputs[0].name = state.output_name
-    _shape(after.outputs[0], state)
-    model.graph.insert_before(node, before)
-    model.graph.insert_after(node, after)
-    node.resize_inputs(max(len(node.inputs), _FIRST_STATE + place + 1))
-    node.replace_input_with(_FIRST_STATE + place, before.outputs[0])
-    model.graph.inputs.append(taken)
-    model.graph.outputs.append(after.outputs[0])
-    return state
-
-
-def _complete_outputs(node: ir.Node, name: str) -> None:
-    """Give the node all its state outputs; an exporter may have left out unused ones."""
-    node.resize_outputs(1 + len(_kinds(node)))
-    for value, letter in zip(node.outputs, ("Y", "Y_h", "Y_c"), strict=False):
-        value.name = value.name or f"{name}.{letter}"  # foreign nodes may have no name
-
-
-def _batch_dim(node: ir.Node) -> int | str:
-    x = node.inputs[0]
-    assert x is not None
-    return dims_of(x)[1]
-
-
-def _shape(value: ir.Value, state: State) -> ir.Value:
-    value.shape = ir.Shape(state.dims)
-    value.type = ir.TensorType(ir.DataType.FLOAT)
-    return value
-
-
-def _axis_zero(model: ir.Model) -> ir.Value:
-    name = "rnnx.axis_zero"
-    found = model.graph.initializers.get(name)
-    if found is None:
-        found = ir.Value(name=name, const_value=ir.tensor(np.array([0]), name=name))
-        found.shape, found.type = ir.Shape([1]), ir.TensorType(ir.DataType.INT64)
-        model.graph.register_initializer(found)
-    return found
-
-
-def _initial(model: ir.Model, node: ir.Node, kind: str) -> npt.NDArray[Any] | None:
-    """The state before the first frame, `[hidden_size]`; None for zeros.
-
-    A state that the user passes in is the stream's own from now on, and starts at zeros.
-    """
-    position = _FIRST_STATE + _KINDS.index(kind)
-    value = node.inputs[position] if position < len(node.inputs) else None
-    if value is None or _is_passed_in(value):
-        return None
-    if _comes_from_input(value):
-        raise refuse(
-            node,
-            "its initial state is computed from an input, and the stream would forget that input",
-            "Compute it before, and give the model the initial state itself as an argument.",
-        )
-    rows = run_constant(model, value)[0]
-    if np.any(rows != rows[:1]):
-        raise refuse(node, "its initial state differs between the sequences of a batch", None)
-    return rows[0] if np.any(rows) else None
-
-
-def _is_passed_in(value: ir.Value) -> bool:
-    """Whether it is an input of the graph, as it came."""
-    node = value.producer()
-    if node is None or node.op_type not in _MOVES or node.inputs[0] is None:
-        return value.is_graph_input()
-    return _is_passed_in(node.inputs[0])
-
-
-def _comes_from_input(value: ir.Value) -> bool:
-    """Whether its content, not only its shape, comes from an input of the graph."""
-    node = value.producer()
-    if node is None:
-        return value.is_graph_input()
-    if node.op_type in ("Shape", "Size"):
-        return False
-    return any(source is not None and _comes_from_input(source) for source in node.inputs)
 
 
 def _drop_state_inputs(model: ir.Model, contract: Contract) -> None:

@@ -1,24 +1,41 @@
 """Follows time through a graph: for every wire, whether and how it depends on the frames.
 
 This is abstract interpretation: each wire gets a `Fact`, each operator has a rule (in `rules/`)
-that derives the facts of its outputs from those of its inputs, or refuses.
+that derives the facts of its outputs from those of its inputs, or refuses. Where an operator must
+remember something from call to call, its rule says so by an `Edit`. Nothing is changed here: the
+facts and edits of a graph are a plan, which `streaming` carries out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import TYPE_CHECKING, Protocol
 
 import onnx_ir as ir
 
+from rnnx_exporters.clock import Clock
 from rnnx_runtime.errors import NotStreamableError
+
+if TYPE_CHECKING:
+    from rnnx_exporters.memory import Memory
 
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """The wire holds one slice for each frame, along `axis`."""
+    """The wire holds one slice for each frame, along `axis`.
+
+    Attributes:
+        axis: the time axis.
+        clock: when its frames come.
+        rows: if the axis counts batch * time, the frames of one sequence after another's: the node
+            that merged both, from its first input of `[batch, time, ...]`.
+    """
 
     axis: int
+    clock: Clock = field(default_factory=Clock)
+    rows: ir.Node | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +45,72 @@ class Last:
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """The wire is a vector of sizes; `flags` tells which of them count frames."""
+    """The wire is a vector of sizes, some of which depend on the number of frames.
+
+    Attributes:
+        flags: which of them do.
+        clock: of the wire whose frames they count; None where they are computed from that.
+        plus: what was added to the count.
+    """
 
     flags: tuple[bool, ...]
+    clock: Clock | None = None
+    plus: int = 0
 
 
 # None: the wire does not depend on the frames.
 Fact = Frames | Last | Length | None
+
+
+class Edit(Protocol):
+    """What an operator must remember from call to call, and how its node changes for it."""
+
+    @property
+    def node(self) -> ir.Node:
+        """The node it is about."""
+
+    def apply(self, memory: Memory) -> None:
+        """Change the graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a rule returns where facts alone are not enough."""
+
+    facts: Sequence[Fact]
+    edits: Sequence[Edit]
+
+
+@dataclass(frozen=True, slots=True)
+class Align:
+    """Two wires meet: the earlier one, input `place` of the node, waits for the later."""
+
+    node: ir.Node
+    place: int
+    frames: Frames
+    meeting: Clock
+
+    def apply(self, memory: Memory) -> None:
+        """Hold back the frames that are ahead."""
+        ahead = memory.count(self.frames.clock) - memory.count(self.meeting)
+        value = self.node.inputs[self.place]
+        assert value is not None
+        if ahead:
+            held = memory.remember(self.node, value, self.frames, start=0, keep=ahead)
+            waiting = memory.cut(self.node, held, self.frames.axis, end=-ahead)
+            self.node.replace_input_with(self.place, memory.alike(waiting, value))
+
+
+@dataclass(slots=True)
+class Plan:
+    """The facts of every wire of a graph, and the edits that make it a streaming one."""
+
+    facts: dict[ir.Value, Fact]
+    edits: list[Edit] = field(default_factory=list)
+
+    def clocks(self) -> set[Clock]:
+        """The clocks of all wires that hold frames."""
+        return {fact.clock for fact in self.facts.values() if isinstance(fact, Frames)}
 
 
 class Refused(Exception):  # noqa: N818 - a rule's verdict, never seen by users
@@ -45,8 +121,8 @@ class Refused(Exception):  # noqa: N818 - a rule's verdict, never seen by users
         self.hint = hint
 
 
-def follow(model: ir.Model, inputs: Mapping[str, Fact]) -> dict[ir.Value, Fact]:
-    """The fact of every wire of the graph.
+def follow(model: ir.Model, inputs: Mapping[str, Fact]) -> Plan:
+    """The facts of every wire of the graph, and what it must remember.
 
     Args:
         model: the graph, its shapes inferred.
@@ -55,13 +131,19 @@ def follow(model: ir.Model, inputs: Mapping[str, Fact]) -> dict[ir.Value, Fact]:
     Raises:
         NotStreamableError: an operator cannot run frame after frame; names node, module and reason.
     """
-    facts: dict[ir.Value, Fact] = {
-        value: inputs.get(str(value.name)) for value in model.graph.inputs
-    }
+    plan = Plan({value: inputs.get(str(value.name)) for value in model.graph.inputs})
     for node in model.graph:
-        known = [None if value is None else facts.get(value) for value in node.inputs]
-        facts |= zip(node.outputs, _derive(node, known), strict=True)
-    return facts
+        known = [None if value is None else plan.facts.get(value) for value in node.inputs]
+        try:
+            _refuse_captured(node, plan.facts)
+            planned = _derive(node, known)
+        except Refused as error:
+            raise refuse(node, str(error), error.hint) from error
+        facts = list(planned.facts)
+        facts = (facts + facts[-1:] * len(node.outputs))[: len(node.outputs)]
+        plan.facts |= zip(node.outputs, facts, strict=True)
+        plan.edits += planned.edits
+    return plan
 
 
 def refuse(node: ir.Node, reason: str, hint: str | None) -> NotStreamableError:
@@ -74,21 +156,43 @@ def refuse(node: ir.Node, reason: str, hint: str | None) -> NotStreamableError:
     )
 
 
-def _derive(node: ir.Node, known: list[Fact]) -> list[Fact]:
-    from rnnx_exporters.rules import RULES
+def _refuse_captured(node: ir.Node, facts: Mapping[ir.Value, Fact]) -> None:
+    """A subgraph may read wires from around it, but none that depends on the frames."""
+    graphs = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+    inside = [value for graph in graphs for inner in graph.all_nodes() for value in inner.inputs]
+    captured = next((v for v in inside if v is not None and facts.get(v) is not None), None)
+    if captured is not None:
+        raise Refused(f"its body reads {captured.name!r} from outside, which depends on the frames")
 
-    if all(fact is None for fact in known) and not _has_subgraph(node):
-        return [None] * len(node.outputs)
-    rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+
+def _derive(node: ir.Node, known: list[Fact]) -> Planned:
+    from rnnx_exporters.rules import DOMAINS
+
+    if all(fact is None for fact in known):
+        return Planned([None] * len(node.outputs), ())
+    rule = DOMAINS.get(node.domain, {}).get(node.op_type)
     if rule is None:
-        raise refuse(node, "rnnx has no streaming rule for this operator", None)
-    try:
-        facts = list(rule(node, known))
-    except Refused as error:
-        raise refuse(node, str(error), error.hint) from error
-    return (facts + facts[-1:] * len(node.outputs))[: len(node.outputs)]
+        raise Refused("rnnx has no streaming rule for this operator")
+    known, waiting = _aligned(node, known)
+    result = rule(node, known)
+    if isinstance(result, Planned):
+        return replace(result, edits=(*waiting, *result.edits))
+    return Planned(result, waiting)
 
 
-def _has_subgraph(node: ir.Node) -> bool:
-    graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-    return any(attribute.type in graphs for attribute in node.attributes.values())
+def _aligned(node: ir.Node, known: list[Fact]) -> tuple[list[Fact], list[Edit]]:
+    """The facts as they are once every wire has waited for the latest."""
+    framed = [fact for fact in known if isinstance(fact, Frames)]
+    if len({fact.clock.stride for fact in framed}) > 1:
+        rates = ", ".join(str(fact.clock.stride) for fact in framed)
+        raise Refused(f"its inputs run at different rates: every {rates} input frames")
+    clocks = list(dict.fromkeys(fact.clock for fact in framed))
+    if len(clocks) < 2:
+        return known, []
+    meeting = reduce(Clock.joined, clocks)
+    pairs = list(enumerate(known))
+    late = [(i, f) for i, f in pairs if isinstance(f, Frames) and f.clock.count != meeting.count]
+    if any(fact.rows for _, fact in late):
+        raise Refused("wires whose time is merged with the batch must be delayed to meet here")
+    met: list[Fact] = [replace(f, clock=meeting) if isinstance(f, Frames) else f for f in known]
+    return met, [Align(node, place, fact, meeting) for place, fact in late]

@@ -13,11 +13,13 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from rnnx_runtime.count import Count
 from rnnx_runtime.errors import ArtifactError
 
 METADATA_KEY = "rnnx.contract"
@@ -40,7 +42,13 @@ class Port:
         dims: its shape; a string names a free axis, as in `("batch", "time", 40)`.
         batch_axis: the axis that counts sequences, or None.
         time_axis: the axis that counts frames, or None (a value for the whole call).
-        delay: frames by which an output lags its input; 0 for inputs.
+        delay: input frames by which an output lags the input; 0 for inputs.
+        stride: input frames for one frame here.
+        count: frames that have come out here after so many input frames, while a stream goes on.
+        length: frames here over a whole sequence of so many input frames.
+        skip: frames at the start of a stream that stand for nothing and are dropped.
+        lookahead: how many input frames after its own an output frame depends on.
+        receptive_field: how many input frames an output frame depends on; None for all before it.
         num_embeddings: for integer inputs, the number of valid ids (0 .. num_embeddings - 1).
         counts_frames: whether an integer input holds the lengths of the sequences.
     """
@@ -53,6 +61,22 @@ class Port:
     delay: int = 0
     num_embeddings: int | None = None
     counts_frames: bool = False
+    stride: Fraction = Fraction(1)
+    count: Count = field(default_factory=Count)
+    length: Count = field(default_factory=Count)
+    skip: int = 0
+    lookahead: int = 0
+    receptive_field: int | None = None
+
+    def sees(self, frame: int) -> tuple[int, int]:
+        """The first and the last input frame that output frame `frame` depends on.
+
+        Frames before the sequence begins or after it ends are padding; 0 is the first of a
+        recurrent network's, which remembers everything.
+        """
+        last = math.floor(frame * self.stride) + self.lookahead
+        first = 0 if self.receptive_field is None else last - self.receptive_field + 1
+        return first, last
 
     def shape(self, *, batch: int, frames: int) -> tuple[int, ...]:
         """The concrete shape for `batch` sequences of `frames` frames.
@@ -84,10 +108,14 @@ class State:
         name: `s000`, `s001`, ...: padded, so that order and lexicographic order agree.
         dtype: its numpy dtype name.
         dims: `("batch", hidden_size)`, batch first; `(1, hidden_size)` where batch is fixed.
-        kind: `"h"` (hidden state) or `"c"` (cell state).
+        kind: `"h"` (hidden state), `"c"` (cell state), `"cache"` (frames still needed), `"sum"`
+            (a running sum), `"last"` (the last frame), `"carry"` (what a Scan carries).
         module: the torch module or ONNX node whose memory it is.
         layer: the layer inside that module.
-        initial: the first value of one sequence, shape `dims[1:]`; None means zeros.
+        initial: the first value of one sequence, shape `dims[1:]`; None means `fill` everywhere.
+        fill: the first value of all elements.
+        time_axis: the axis of a cache that counts frames, or None.
+        start_frames: how many frames a cache holds before the first call.
     """
 
     name: str
@@ -97,6 +125,9 @@ class State:
     module: str = ""
     layer: int = 0
     initial: npt.NDArray[Any] | None = field(default=None, compare=False)
+    fill: float = 0.0
+    time_axis: int | None = None
+    start_frames: int = 0
 
     @property
     def input_name(self) -> str:
@@ -113,8 +144,14 @@ class State:
         return tuple(batch if isinstance(dim, str) else dim for dim in self.dims)
 
     def start(self, *, batch: int) -> npt.NDArray[Any]:
-        """The state of `batch` sequences before their first frame, shape `shape(batch=batch)`."""
-        start = np.zeros(self.shape(batch=batch), self.dtype)
+        """The state of `batch` sequences before their first frame, shape `shape(batch=batch)`.
+
+        A cache is shorter then, or longer: it holds `start_frames` frames.
+        """
+        shape = list(self.shape(batch=batch))
+        if self.time_axis is not None:
+            shape[self.time_axis] = self.start_frames
+        start = np.full(shape, self.fill, self.dtype)
         if self.initial is not None:
             start[:] = self.initial
         return start
@@ -128,6 +165,11 @@ class Contract:
         streaming: True if it runs chunk by chunk with its states carried.
         inputs, outputs: the ports a user sees, without the states.
         states: the states, in the order of their names.
+        masks: graph inputs that are True at the frames of the sequence and False behind its end;
+            a stream fills them in.
+        first_chunk: the least number of frames that the first call takes.
+        chunk_multiple: of how many frames all that follow is a multiple.
+        chunk: the number of frames that every call takes, if it is fixed.
         operators: how often each operator occurs in the graph.
         fingerprint: SHA-256 over the graph and its weights, in hex.
         sample_rate: input frames per second, where known.
@@ -140,6 +182,10 @@ class Contract:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     states: tuple[State, ...] = ()
+    masks: tuple[Port, ...] = ()
+    first_chunk: int = 1
+    chunk_multiple: int = 1
+    chunk: int | None = None
     streaming: bool = False
     operators: Mapping[str, int] = field(default_factory=dict)
     fingerprint: str = ""
@@ -155,11 +201,20 @@ class Contract:
         """Frames by which the slowest output lags its input."""
         return max((port.delay for port in self.outputs), default=0)
 
+    @property
+    def lags(self) -> bool:
+        """Whether a stream holds frames back, so that the end of a sequence takes a run of its own.
+
+        Without masks, a chunk of one frame and every frame out at once, nothing is held back.
+        """
+        one = (self.first_chunk, self.chunk_multiple) == (1, 1)
+        return bool(self.masks) or not one or any(p.count != p.length for p in self.outputs)
+
     def to_json(self) -> str:
         """This contract as one line of JSON."""
         record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        record["inputs"] = [dataclasses.asdict(port) for port in self.inputs]
-        record["outputs"] = [dataclasses.asdict(port) for port in self.outputs]
+        for ports in ("inputs", "outputs", "masks"):
+            record[ports] = [_port_record(port) for port in record[ports]]
         record["states"] = [_state_record(state) for state in self.states]
         return json.dumps(record, sort_keys=True)
 
@@ -172,7 +227,7 @@ class Contract:
         """
         try:
             return _parse(_load(text))
-        except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError, ArithmeticError) as error:
             raise _damaged(f"{type(error).__name__}: {error}") from error
 
 
@@ -188,6 +243,12 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
     from rnnx_runtime.session import open_session, read_contract
 
     return read_contract(open_session(path, optimize=False), path)
+
+
+def _port_record(port: Port) -> dict[str, Any]:
+    record = {f.name: getattr(port, f.name) for f in dataclasses.fields(port)}
+    counts = {"count": port.count.chains, "length": port.length.chains}
+    return record | counts | {"stride": str(port.stride)}
 
 
 def _state_record(state: State) -> dict[str, Any]:
@@ -218,6 +279,10 @@ def _parse(record: dict[str, Any]) -> Contract:
         inputs=_unique(_port(item) for item in _listed(record["inputs"], "inputs")),
         outputs=_unique(_port(item) for item in _listed(record["outputs"], "outputs")),
         states=_unique(_state(item) for item in _listed(record["states"], "states")),
+        masks=_unique(_port(item) for item in _listed(record.get("masks", []), "masks")),
+        first_chunk=_positive(record.get("first_chunk", 1), "first_chunk"),
+        chunk_multiple=_positive(record.get("chunk_multiple", 1), "chunk_multiple"),
+        chunk=None if record.get("chunk") is None else _positive(record["chunk"], "chunk"),
         streaming=_typed(record["streaming"], bool, "streaming"),
         operators={str(k): int(v) for k, v in _typed(record["operators"], dict, "ops").items()},
         fingerprint=_typed(record["fingerprint"], str, "fingerprint"),
@@ -233,7 +298,11 @@ def _parse(record: dict[str, Any]) -> Contract:
 
 
 def _port(record: Any) -> Port:
-    port = Port(**_typed(record, dict, "port"))
+    fields = dict(_typed(record, dict, "port"))
+    for name in ("count", "length"):
+        fields[name] = Count.from_record(fields.pop(name, [[]]))
+    fields["stride"] = Fraction(_typed(fields.pop("stride", "1"), str, "stride"))
+    port = Port(**fields)
     port = dataclasses.replace(port, dims=_dims(port.dims))
     _typed(port.name, str, "name")
     _one_of(port.dtype)
@@ -243,8 +312,14 @@ def _port(record: Any) -> Port:
     if port.batch_axis is not None and port.batch_axis == port.time_axis:
         raise ValueError(f"one axis of {port} is both batch and time")
     _typed(port.counts_frames, bool, "counts_frames")
-    if _integer(port.delay, "delay") < 0:
-        raise ValueError(f"the delay of {port} is negative")
+    for name in ("delay", "skip"):
+        if _integer(getattr(port, name), name) < 0:
+            raise ValueError(f"the {name} of {port} is negative")
+    _integer(port.lookahead, "lookahead")
+    if port.receptive_field is not None:
+        _integer(port.receptive_field, "receptive_field")
+    if port.stride <= 0:
+        raise ValueError(f"the stride of {port} is {port.stride}")
     if port.num_embeddings is not None and _integer(port.num_embeddings, "num_embeddings") < 1:
         raise ValueError(f"num_embeddings of {port} is {port.num_embeddings}")
     return port
@@ -259,6 +334,11 @@ def _state(record: Any) -> State:
         _typed(text, str, "state")
     _one_of(state.dtype)
     _integer(state.layer, "layer")
+    _typed(state.fill, float, "fill")
+    if not 0 <= _integer(state.start_frames, "start_frames") <= MAX_ELEMENTS:
+        raise ValueError(f"state {state.name} starts with {state.start_frames} frames")
+    if state.time_axis is not None and not 0 < _integer(state.time_axis, "axis") < len(state.dims):
+        raise ValueError(f"axis {state.time_axis} is not an axis of state {state.name}")
     if not state.dims or any(isinstance(dim, str) for dim in state.dims[1:]):
         raise ValueError(f"only the first axis of state {state.name} may be free")
     if encoded is None:
@@ -288,6 +368,12 @@ def _integer(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is {value!r}, not an integer")
     return value
+
+
+def _positive(value: Any, name: str) -> int:
+    if _integer(value, name) < 1:
+        raise ValueError(f"{name} is {value}")
+    return int(value)
 
 
 def _typed(value: Any, kind: type, name: str) -> Any:

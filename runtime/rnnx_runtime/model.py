@@ -56,20 +56,43 @@ class Model:
         """
         arrays = fit_inputs(self.contract, feeds)
         refuse_empty(self.contract, arrays)
-        states = self._start_states(arrays)
+        batch = size_along(self.contract, arrays, "batch") or 1
+        if self.contract.lags:
+            return self._stream_whole(arrays, batch)
+        states = {state.input_name: state.start(batch=batch) for state in self.contract.states}
         names = [port.name for port in self.contract.outputs]
-        try:
-            results = self.session.run(names, {**arrays, **states})
-        except Exception as error:  # onnxruntime raises many unrelated classes
-            raise InputError(f"onnxruntime failed on these inputs: {error}") from error
-        return unwrap(dict(zip(names, results, strict=True)))
+        return unwrap(run_session(self, names, {**arrays, **states}))
 
-    def _start_states(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        batch = size_along(self.contract, arrays, "batch")
-        return {state.input_name: state.start(batch=batch or 1) for state in self.contract.states}
+    def _stream_whole(self, arrays: dict[str, Array], batch: int) -> Array | dict[str, Array]:
+        """A graph that lags behind its input gives its last frames when the sequence ends."""
+        stream = self.stream(batch=batch)
+        parts = [stream.feed(arrays), stream.flush()]
+        named = [part if isinstance(part, dict) else {"": part} for part in parts]
+        axes = dict(zip(named[0], (port.time_axis for port in self.contract.outputs), strict=True))
+        return unwrap(
+            {
+                name: named[1][name]
+                if axis is None
+                else np.concatenate([part[name] for part in named], axis)
+                for name, axis in axes.items()
+            }
+        )
 
     def __repr__(self) -> str:
         return f"Model({self.path!r})"
+
+
+def run_session(model: Model, names: list[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """One run of the session: outputs by name.
+
+    Raises:
+        InputError: onnxruntime failed.
+    """
+    try:
+        results = model.session.run(names, dict(feeds))
+    except Exception as error:  # onnxruntime raises many unrelated classes
+        raise InputError(f"onnxruntime failed on these inputs: {error}") from error
+    return dict(zip(names, results, strict=True))
 
 
 def fit_inputs(contract: Contract, feeds: Array | Mapping[str, Array]) -> dict[str, Array]:

@@ -81,7 +81,8 @@ def _options(optimize: bool, threads: int) -> ort.SessionOptions:
 def _hold_against_graph(contract: Contract, session: ort.InferenceSession) -> None:
     states_in = {state.input_name: (state.dtype, state.dims) for state in contract.states}
     states_out = {state.output_name: (state.dtype, state.dims) for state in contract.states}
-    _hold_ports("inputs", _described(contract.inputs) | states_in, session.get_inputs())
+    taken = _described((*contract.inputs, *contract.masks)) | states_in
+    _hold_ports("inputs", taken, session.get_inputs())
     _hold_ports("outputs", _described(contract.outputs) | states_out, session.get_outputs())
 
 

@@ -3,6 +3,10 @@
 States are never aliased: each state has two buffers, and two bindings are used in turn, one reading
 the first and writing the second, the other the reverse. A run that fails has written only buffers
 that hold nothing, so the stream is where it was.
+
+The first run takes `first_chunk` frames or more, every other one a multiple of `chunk_multiple`;
+frames that are too few for that are held. So caches have one length from the first run on, and
+buffers stay bound.
 """
 
 from __future__ import annotations
@@ -13,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from rnnx_runtime import snapshot
+from rnnx_runtime.binding import Bound, Result, allocate
 from rnnx_runtime.contract import Port
 from rnnx_runtime.errors import ArtifactError, InputError, StreamError
 from rnnx_runtime.model import (
@@ -23,12 +27,12 @@ from rnnx_runtime.model import (
     describe_missing_stream,
     fit_inputs,
     refuse_empty,
+    run_session,
     size_along,
     unwrap,
 )
 
 Array = npt.NDArray[Any]
-Result = Array | dict[str, Array]
 
 # Bound buffers kept for chunk lengths met before; a source that varies its chunks meets few.
 _KEPT_LENGTHS = 8
@@ -62,16 +66,16 @@ class Stream:
         self._refuse_unusable()
         contract = self.model.contract
         self._sides = tuple(
-            {s.name: _allocate(s.shape(batch=batch), s.dtype) for s in contract.states}
+            {s.name: allocate(s.shape(batch=batch), s.dtype) for s in contract.states}
             for _ in range(2)
         )
         self._first_input = contract.inputs[0].name
         self._readout_names = [p.name for p in contract.outputs if p.time_axis is None]
-        self._bound: dict[int, _Bound] = {}
-        self._last: _Bound | None = None
+        self._bound: dict[int, Bound] = {}
+        self._last: Bound | None = None  # set while no frame is held
+        self._held: dict[str, Array] = {}
         self._readouts: dict[str, Array] = {}
         self._side = 0
-        self.reset()
 
     @property
     def delay(self) -> int:
@@ -103,16 +107,11 @@ class Stream:
         bound = self._last
         # Most chunks are shaped like the one before, which was held against the contract already.
         if bound is None or not bound.fill(named):
-            bound = self._admit(x)
-        if bound is None:
-            return self._idle()
+            return self._admit(x)
         if self.strict:
             self._refuse_not_finite(bound.inputs)
-        results = bound.run(self._side)
-        self._side ^= 1
+        results = self._run_bound(bound)
         self.position += bound.frames
-        if self._readout_names:
-            self._readouts = {name: bound.outputs[name].copy() for name in self._readout_names}
         return results
 
     def flush(self) -> Result:
@@ -123,16 +122,17 @@ class Stream:
         """
         if self._flushed:
             raise StreamError("the stream was flushed before", hint="Call reset() first.")
+        frames = self._frames_to_the_end() - self._fed
+        results = self._run_to_the_end(frames) if frames > 0 and self.position else self._idle()
         self._flushed = True
-        return self._idle()
+        return results
 
     def reset(self) -> None:
         """Begin a new sequence: start states, position 0."""
-        for state in self.model.contract.states:
-            self._sides[self._side][state.name].numpy()[...] = state.start(batch=self.batch)
         self.position = 0
         self._flushed = False
         self._readouts = {}
+        self._held, self._last = {}, None
 
     def clone(self) -> Stream:
         """A stream of its own that goes on from here, over the same model."""
@@ -168,11 +168,13 @@ class Stream:
                 f"the snapshot holds {taken.batch} sequences, this stream {self.batch}",
                 hint=f"Open the stream with batch={taken.batch}.",
             )
-        self._hold_memory(taken.arrays)
+        self._hold_memory(taken.arrays, taken.position)
         self._adopt(taken.arrays, taken.position, taken.flushed)
 
     def states(self) -> dict[str, Array]:
         """Copies of the states by name (`s000`, ...), each `[batch, ...]`."""
+        if not self._fed:
+            return {s.name: s.start(batch=self.batch) for s in self.model.contract.states}
         return {name: value.numpy().copy() for name, value in self._sides[self._side].items()}
 
     def __repr__(self) -> str:
@@ -193,15 +195,132 @@ class Stream:
                 f"{self.model.path!r} has no batch axis, so batch cannot be {self.batch}"
             )
 
-    def _admit(self, x: Array | Mapping[str, Array]) -> _Bound | None:
-        """Hold `x` against the contract; the buffers that hold it, or None if it has no frame."""
+    @property
+    def _fed(self) -> int:
+        """Frames that went through the network."""
+        return self.position - self._frames_held(self._held)
+
+    def _frames_held(self, held: Mapping[str, Array]) -> int:
+        return (size_along(self.model.contract, held, "time") or 0) if held else 0
+
+    def _admit(self, x: Array | Mapping[str, Array]) -> Result:
+        """Hold `x` against the contract, behind what is held; run what is ready of it."""
         arrays = fit_inputs(self.model.contract, x)
         frames = self._frames(arrays)
         if frames == 0:
-            return None
-        self._last = self._bound_for(frames)
-        self._last.fill(arrays)
-        return self._last
+            return self._idle()
+        if self.strict:
+            self._refuse_not_finite(arrays)
+        arrays = self._joined(arrays)
+        ready = self._ready(self._frames_held(arrays))
+        results = self._run(self._cut(arrays, 0, ready), ready) if ready else self._idle()
+        self.position += frames
+        self._held = {x: part.copy() for x, part in self._cut(arrays, ready, None).items()}
+        self._last = None if self._frames_held(self._held) else self._bound.get(ready)
+        return results
+
+    def _ready(self, frames: int) -> int:
+        """How many of so many frames the next run can take."""
+        contract = self.model.contract
+        first = 0 if self._fed else contract.first_chunk
+        return 0 if frames < first else frames - (frames - first) % contract.chunk_multiple
+
+    def _joined(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        """The frames that are held, and behind them the new ones."""
+        held = self._held if self._last is None else {}
+        return {
+            port.name: arrays[port.name]
+            if port.time_axis is None or port.name not in held
+            else np.concatenate([held[port.name], arrays[port.name]], port.time_axis)
+            for port in self.model.contract.inputs
+        }
+
+    def _cut(self, arrays: Mapping[str, Array], start: int, stop: int | None) -> dict[str, Array]:
+        """The frames from `start` to `stop` of every input that has frames."""
+        parts = {}
+        for port in self.model.contract.inputs:
+            places = [slice(None)] * len(port.dims)
+            if port.time_axis is not None:
+                places[port.time_axis] = slice(start, stop)
+            parts[port.name] = arrays[port.name][tuple(places)]
+        return parts
+
+    def _run(self, arrays: Mapping[str, Array], frames: int) -> Result:
+        """Run over frames that are ready: at first with caches of their own lengths, then bound."""
+        if self._fed:
+            bound = self._bound_for(frames)
+            bound.fill(arrays)
+            return self._run_bound(bound)
+        results = self._run_unbound(arrays, frames, length=None)
+        contract = self.model.contract
+        for state in contract.states:
+            self._sides[self._side][state.name].numpy()[...] = results.pop(state.output_name)
+        return self._keep_readouts(results)
+
+    def _run_bound(self, bound: Bound) -> Result:
+        results = bound.run(self._side)
+        self._side ^= 1
+        if self._readout_names:
+            self._readouts = {name: bound.outputs[name].copy() for name in self._readout_names}
+        return results
+
+    def _run_unbound(
+        self, arrays: Mapping[str, Array], frames: int, length: int | None
+    ) -> dict[str, Array]:
+        """Every output and state after `frames` more frames; `length` is that of the sequence."""
+        contract = self.model.contract
+        states = {f"{name}_in": value for name, value in self.states().items()}
+        masks = {port.name: self._mask(port, frames, length) for port in contract.masks}
+        names = [port.name for port in contract.outputs]
+        names += [state.output_name for state in contract.states]
+        return run_session(self.model, names, {**arrays, **states, **masks})
+
+    def _mask(self, port: Port, frames: int, length: int | None) -> Array:
+        """Which of the frames that a wire gets in this run are of the sequence."""
+        before, after = self._here(port, 0), self._here(port, frames)
+        inside = np.ones(after - before, bool)
+        if length is not None:
+            inside[max(0, port.length(length) - before) :] = False
+        return inside.reshape(port.shape(batch=self.batch, frames=len(inside)))
+
+    def _here(self, port: Port, more: int) -> int:
+        """The frames that a wire has had once `more` went in."""
+        fed = self._fed + more
+        return port.count(fed) if fed else 0
+
+    def _frames_to_the_end(self) -> int:
+        """How many frames must have gone in until all frames of the sequence have come out."""
+        contract = self.model.contract
+        ends = [port for port in (*contract.outputs, *contract.masks) if port.time_axis is not None]
+        frames = max(self._fed, contract.first_chunk)
+        while any(port.count(frames) < port.length(self.position) for port in ends):
+            frames += contract.chunk_multiple
+        return frames
+
+    def _run_to_the_end(self, frames: int) -> Result:
+        """Run over what is held and so many zeros that the last frame of the sequence comes out."""
+        contract = self.model.contract
+        held = self._kept_inputs()
+        arrays = {
+            port.name: held[port.name]
+            if port.time_axis is None
+            else _lengthened(held[port.name], port.time_axis, frames)
+            for port in contract.inputs
+        }
+        results = self._run_unbound(arrays, frames, self.position)
+        for port in contract.outputs:
+            if port.time_axis is not None:
+                left = max(0, port.length(self.position) - self._here(port, 0))
+                results[port.name] = results[port.name].take(range(left), port.time_axis)
+        return self._keep_readouts(results)
+
+    def _kept_inputs(self) -> dict[str, Array]:
+        """The frames that are held, and the inputs without frames as they were given last."""
+        return self._held if self._last is None else self._cut(self._last.inputs, 0, 0)
+
+    def _keep_readouts(self, results: Mapping[str, Array]) -> Result:
+        self._readouts = {name: results[name].copy() for name in self._readout_names}
+        return unwrap({port.name: results[port.name] for port in self.model.contract.outputs})
 
     def _frames(self, arrays: Mapping[str, Array]) -> int:
         contract = self.model.contract
@@ -226,12 +345,12 @@ class Stream:
                     hint="Clean the input, or let the network have such values: strict=False.",
                 )
 
-    def _bound_for(self, frames: int) -> _Bound:
+    def _bound_for(self, frames: int) -> Bound:
         bound = self._bound.get(frames)
         if bound is None:
             if len(self._bound) >= _KEPT_LENGTHS:
                 del self._bound[next(iter(self._bound))]
-            bound = self._bound[frames] = _Bound(self.model, self.batch, frames, self._sides)
+            bound = self._bound[frames] = Bound(self.model, self.batch, frames, self._sides)
         return bound
 
     def _idle(self) -> Result:
@@ -245,92 +364,56 @@ class Stream:
         return value if value.dtype.kind != "f" else np.full_like(value, np.nan)
 
     def _memory(self) -> dict[str, Array]:
-        return self.states() | {name: value.copy() for name, value in self._readouts.items()}
+        held = {f"held.{name}": value.copy() for name, value in self._kept_inputs().items()}
+        return self.states() | held | {name: x.copy() for name, x in self._readouts.items()}
 
-    def _hold_memory(self, arrays: Mapping[str, Array]) -> None:
-        contract = self.model.contract
-        expected = {s.name: (s.dtype, s.shape(batch=self.batch)) for s in contract.states}
-        readouts = {
-            port.name: (port.dtype, port.shape(batch=self.batch, frames=0))
-            for port in contract.outputs
-            if port.time_axis is None and port.name in arrays
-        }
+    def _hold_memory(self, arrays: Mapping[str, Array], position: int) -> None:
         found = {name: (str(value.dtype), value.shape) for name, value in arrays.items()}
-        if found != expected | readouts:
+        if found != self._expected(arrays, position):
             raise StreamError("the snapshot's states do not fit this artifact")
 
+    def _expected(
+        self, arrays: Mapping[str, Array], position: int
+    ) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """The dtypes and shapes of what a stream remembers that has these names in its memory."""
+        contract = self.model.contract
+        kept = {
+            p.name: arrays[f"held.{p.name}"] for p in contract.inputs if f"held.{p.name}" in arrays
+        }
+        timed = [p for p in contract.inputs if p.time_axis is not None and p.name in kept]
+        frames = kept[timed[0].name].shape[timed[0].time_axis or 0] if timed else 0
+        begun = position - frames > 0
+        expected = {
+            s.name: (
+                s.dtype,
+                s.shape(batch=self.batch) if begun else s.start(batch=self.batch).shape,
+            )
+            for s in contract.states
+        }
+        for port in contract.inputs:
+            if port.name in kept:
+                expected[f"held.{port.name}"] = (
+                    port.dtype,
+                    port.shape(batch=self.batch, frames=frames),
+                )
+        for port in contract.outputs:
+            if port.time_axis is None and port.name in arrays:
+                expected[port.name] = (port.dtype, port.shape(batch=self.batch, frames=0))
+        return expected
+
     def _adopt(self, arrays: Mapping[str, Array], position: int, flushed: bool) -> None:
-        for state in self.model.contract.states:
-            self._sides[self._side][state.name].numpy()[...] = arrays[state.name]
-        names = {state.name for state in self.model.contract.states}
-        self._readouts = {name: value for name, value in arrays.items() if name not in names}
-        self.position = position
-        self._flushed = flushed
+        names = [port.name for port in self.model.contract.inputs]
+        self._held = {x: arrays[f"held.{x}"] for x in names if f"held.{x}" in arrays}
+        self._last = None
+        self.position, self._flushed = position, flushed
+        self._readouts = {name: arrays[name] for name in self._readout_names if name in arrays}
+        if self._fed:
+            for state in self.model.contract.states:
+                self._sides[self._side][state.name].numpy()[...] = arrays[state.name]
 
 
-class _Bound:
-    """Buffers for one chunk length and the two bindings over them.
-
-    onnxruntime before 1.29 does not keep bound values alive, so they are held here.
-    """
-
-    def __init__(
-        self, model: Model, batch: int, frames: int, sides: tuple[dict[str, ort.OrtValue], ...]
-    ) -> None:
-        contract = model.contract
-        self.frames = frames
-        self._taken = {p.name: _allocate_port(p, batch, frames) for p in contract.inputs}
-        self._given = {p.name: _allocate_port(p, batch, frames) for p in contract.outputs}
-        self.inputs = {name: value.numpy() for name, value in self._taken.items()}
-        self.outputs = {name: value.numpy() for name, value in self._given.items()}
-        self._only_output = unwrap(self.outputs)
-        self._run = model.session.run_with_iobinding
-        self._bindings = (
-            self._bind(model, sides[0], sides[1]),
-            self._bind(model, sides[1], sides[0]),
-        )
-
-    def fill(self, arrays: Mapping[str, Array]) -> bool:
-        """Copy the arrays in if their names, shapes and dtypes are just those of the buffers."""
-        if len(arrays) != len(self.inputs):
-            return False
-        for name, buffer in self.inputs.items():
-            array = arrays.get(name)
-            if not isinstance(array, np.ndarray) or array.shape != buffer.shape:
-                return False
-            if array.dtype != buffer.dtype:
-                return False
-            buffer[...] = array
-        return True
-
-    def run(self, side: int) -> Result:
-        """Run once, reading the states of `side` and writing the other side's."""
-        try:
-            self._run(self._bindings[side])
-        except Exception as error:  # onnxruntime raises many unrelated classes
-            raise InputError(f"onnxruntime failed on this input: {error}") from error
-        if isinstance(self._only_output, np.ndarray):
-            return self._only_output.copy()
-        return {name: value.copy() for name, value in self.outputs.items()}
-
-    def _bind(
-        self, model: Model, read: dict[str, ort.OrtValue], write: dict[str, ort.OrtValue]
-    ) -> ort.IOBinding:
-        binding = model.session.io_binding()
-        for name, value in self._taken.items():
-            binding.bind_ortvalue_input(name, value)
-        for name, value in self._given.items():
-            binding.bind_ortvalue_output(name, value)
-        for state in model.contract.states:
-            binding.bind_ortvalue_input(state.input_name, read[state.name])
-            binding.bind_ortvalue_output(state.output_name, write[state.name])
-        return binding
-
-
-def _allocate_port(port: Port, batch: int, frames: int) -> ort.OrtValue:
-    return _allocate(port.shape(batch=batch, frames=frames), port.dtype)
-
-
-def _allocate(shape: tuple[int, ...], dtype: str) -> ort.OrtValue:
-    """A buffer that onnxruntime owns; one over a numpy array would not keep the array alive."""
-    return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.dtype(dtype).type)
+def _lengthened(array: Array, axis: int, frames: int) -> Array:
+    """The array with zeros behind it, so that it has so many frames."""
+    missing = [(0, 0)] * array.ndim
+    missing[axis] = (0, frames - array.shape[axis])
+    return np.pad(array, missing)

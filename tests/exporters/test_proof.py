@@ -19,7 +19,8 @@ import rnnx
 from exportable import Network, save_text
 from rnnx_exporters import artifact
 from rnnx_exporters.layout import Layout, infer
-from rnnx_exporters.proof import prove_export, prove_streaming, run_constant
+from rnnx_exporters.proof import prove_export, run_constant
+from rnnx_exporters.streaming_proof import prove_streaming
 from rnnx_runtime.contract import METADATA_KEY
 
 X = torch.randn(2, 5, 4)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnx.layout import frame_shape, from_port
+from rnnx_runtime.binding import Result
 from rnnx_runtime.contract import Contract, Port
-from rnnx_runtime.stream import Result
 
 Array = npt.NDArray[Any]
 Row = Mapping[str, Array]

@@ -1,8 +1,8 @@
 """One small function for each operator: what time does there.
 
 A rule takes a node and the facts of its inputs and returns the facts of its outputs (the last one
-stands for all that follow), or raises `Refused`. To add an operator, add its function to the table
-of the module where it belongs.
+stands for all that follow), with the edits that give it a memory if it needs one, or raises
+`Refused`. To add an operator, add its function to the table of the module where it belongs.
 """
 
 from __future__ import annotations
@@ -11,15 +11,32 @@ from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from rnnx_exporters.rules import elementwise, features, matrix, recurrent, shapes
-from rnnx_exporters.timeline import Fact
+from rnnx_exporters.rules import (
+    elementwise,
+    features,
+    matrix,
+    recurrent,
+    running,
+    shapes,
+    sizes,
+    windows,
+)
+from rnnx_exporters.timeline import Fact, Planned
 
-Rule = Callable[[ir.Node, list[Fact]], Sequence[Fact]]
+Rule = Callable[[ir.Node, list[Fact]], Planned | Sequence[Fact]]
 
 RULES: Mapping[str, Rule] = {
     **elementwise.RULES,
     **features.RULES,
     **matrix.RULES,
     **recurrent.RULES,
+    **running.RULES,
     **shapes.RULES,
+    **sizes.RULES,
+    **windows.RULES,
+}
+DOMAINS: Mapping[str, Mapping[str, Rule]] = {
+    "": RULES,
+    "ai.onnx": RULES,
+    "com.microsoft": recurrent.CONTRIBUTED,
 }

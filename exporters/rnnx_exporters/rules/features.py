@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
 from rnnx_exporters.rules.reading import axes_input, axis_attribute, frames_of, only_first, rank
-from rnnx_exporters.timeline import Fact, Frames, Last, Refused
+from rnnx_exporters.timeline import Fact, Frames, Refused
 
 _RUNNING = "Train with a causal form: a running mean, or a norm over features."
 
@@ -63,22 +64,6 @@ def top_k(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
     return along_axis(node, facts)
 
 
-def convolve(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
-    """Conv and the pools: through if their window is one frame long."""
-    only_first(facts)
-    time = frames_of(facts[0])
-    if time is None:
-        return [Last()]
-    if time < 2:
-        raise Refused("time is its batch or channel axis")
-    if not _one_frame(node, time - 2, rank(node.inputs[0]) - 2):
-        raise Refused(
-            f"{node.op_type} looks at neighbouring frames, which is not streamed yet",
-            "Export without streaming.",
-        )
-    return facts[:1]
-
-
 def _without(node: ir.Node, fact: Fact, axes: list[int]) -> Fact:
     if not isinstance(fact, Frames):
         return fact
@@ -87,27 +72,7 @@ def _without(node: ir.Node, fact: Fact, axes: list[int]) -> Fact:
     keep = node.attributes.get("keepdims")
     if keep is None or keep.as_int():
         return fact
-    return Frames(fact.axis - sum(axis < fact.axis for axis in axes))
-
-
-def _one_frame(node: ir.Node, spatial: int, count: int) -> bool:
-    """Whether the window is one frame, each frame for itself."""
-    kernel = _kernel(node)
-    pads = node.attributes["pads"].as_ints() if "pads" in node.attributes else [0] * 2 * count
-    strides = node.attributes["strides"].as_ints() if "strides" in node.attributes else [1] * count
-    auto = node.attributes.get("auto_pad")
-    plain = auto is None or auto.as_string() in ("NOTSET", "VALID")
-    padded = pads[spatial] or pads[spatial + count]
-    return kernel[spatial] == 1 and strides[spatial] == 1 and plain and not padded
-
-
-def _kernel(node: ir.Node) -> Sequence[int]:
-    if "kernel_shape" in node.attributes:
-        return node.attributes["kernel_shape"].as_ints()
-    weight = node.inputs[1]
-    if weight is None or weight.shape is None:
-        raise Refused("the shape of its kernel is not known")
-    return [dim for dim in weight.shape[2:] if isinstance(dim, int)]
+    return replace(fact, axis=fact.axis - sum(axis < fact.axis for axis in axes))
 
 
 _REDUCTIONS = """
@@ -121,7 +86,6 @@ RULES = {
     **dict.fromkeys(("GroupNormalization", "InstanceNormalization"), over_space),
     **dict.fromkeys(_REDUCTIONS.split(), reduce),
     **dict.fromkeys(("ArgMax", "ArgMin"), arg_reduce),
-    **dict.fromkeys(("AveragePool", "Conv", "LpPool", "MaxPool"), convolve),
     "BatchNormalization": per_channel,
     "TopK": top_k,
 }

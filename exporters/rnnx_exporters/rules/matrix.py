@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from rnnx_exporters.rules.reading import frames_of, no_mixing, rank
+from rnnx_exporters.rules.reading import at, frames_of, no_mixing, rank
 from rnnx_exporters.timeline import Fact, Frames, Last, Refused
 
 _ATTENTION = "Attention over all frames needs the whole sequence; limit it to a window of the past."
@@ -25,7 +25,7 @@ def mat_mul(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
     } - {None}
     if len(axes) != 1:
         raise Refused("it multiplies frames by other frames", _ATTENTION)
-    return [Frames(axis) for axis in axes if axis is not None]
+    return [at(facts, axis) for axis in axes if axis is not None]
 
 
 def gemm(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
@@ -39,7 +39,7 @@ def gemm(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
         return facts[:1]
     if axis == (0 if transposed else 1):
         raise Refused("it sums over time", _ATTENTION)
-    return [Frames(0)]
+    return [at(facts, 0)]
 
 
 def _kept(fact: Fact, axes: int, out: int, *, summed: int) -> int | None:

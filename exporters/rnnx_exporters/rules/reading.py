@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,24 @@ def rank(value: ir.Value | None) -> int:
     if value is None or value.shape is None:
         raise Refused("its shape is not known", "Run onnx.shape_inference on the file first.")
     return len(value.shape)
+
+
+def ints(node: ir.Node, name: str, default: Sequence[int]) -> Sequence[int]:
+    """A list attribute."""
+    return node.attributes[name].as_ints() if name in node.attributes else default
+
+
+def flag(node: ir.Node, name: str) -> bool:
+    """An attribute that is 0 or 1, 0 by default."""
+    return name in node.attributes and node.attributes[name].as_int() != 0
+
+
+def size_of(value: ir.Value | None, axis: int) -> int:
+    """The size of an axis that must be fixed."""
+    size = None if value is None or value.shape is None else value.shape[axis]
+    if not isinstance(size, int):
+        raise Refused("the shape of a parameter is not known")
+    return size
 
 
 def axis_attribute(node: ir.Node, name: str, default: int, axes: int) -> int:
@@ -50,6 +69,11 @@ def axes_input(node: ir.Node, position: int, axes: int) -> list[int]:
 def frames_of(fact: Fact) -> int | None:
     """The time axis, if the wire holds frames."""
     return fact.axis if isinstance(fact, Frames) else None
+
+
+def at(facts: Sequence[Fact], axis: int) -> Frames:
+    """The frames among the inputs, on another axis."""
+    return replace(next(fact for fact in facts if isinstance(fact, Frames)), axis=axis)
 
 
 def only_first(facts: Sequence[Fact]) -> None:

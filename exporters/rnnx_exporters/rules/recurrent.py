@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
-from rnnx_exporters.timeline import Fact, Frames, Last, Refused
+from rnnx_exporters.edits import Readout
+from rnnx_exporters.lifting import FIRST_STATE, Lift
+from rnnx_exporters.timeline import Fact, Frames, Last, Planned, Refused
 
-SEQUENCE_LENS, _FIRST_STATE = 4, 5
+SEQUENCE_LENS = 4
 
 
-def step_through(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
+def step_through(node: ir.Node, facts: list[Fact]) -> Planned:
     """RNN, GRU, LSTM: `Y` has a frame for each input frame, `Y_h` and `Y_c` the last state."""
     direction = node.attributes.get("direction")
     if direction is not None and direction.as_string() != "forward":
@@ -22,11 +24,15 @@ def step_through(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
         )
     if len(node.inputs) > SEQUENCE_LENS and node.inputs[SEQUENCE_LENS] is not None:
         raise Refused("it takes the lengths of its sequences, which a stream does not know")
-    if facts[0] != Frames(0):
+    frames = facts[0]
+    if not isinstance(frames, Frames) or frames.axis != 0 or frames.rows is not None:
         raise Refused("time is not the first axis of its input")
-    if any(fact is not None for fact in facts[_FIRST_STATE:]):
+    if any(fact is not None for fact in facts[FIRST_STATE : FIRST_STATE + 2]):
         raise Refused("it starts from a state that is known only when another sequence has ended")
-    return [Frames(0), Last()]
+    behind = replace(frames, clock=frames.clock.remembering())
+    readouts = [Readout(node, behind, out, wire=node.outputs[0]) for out in node.outputs[1:]]
+    return Planned([behind, Last()], [*readouts, Lift(node, frames)])
 
 
 RULES = dict.fromkeys(("GRU", "LSTM", "RNN"), step_through)
+CONTRIBUTED = {"DynamicQuantizeLSTM": step_through}

@@ -1,12 +1,17 @@
-"""Operators that move, cut and join axes, and those that compute with sizes."""
+"""Operators that move, cut and join axes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
+from rnnx_exporters.edits import Readout, Sizes, Window
+from rnnx_exporters.memory import Memory
+from rnnx_exporters.rules import sizes as counted
 from rnnx_exporters.rules.reading import (
     axes_input,
     axis_attribute,
@@ -15,85 +20,83 @@ from rnnx_exporters.rules.reading import (
     no_mixing,
     only_first,
     rank,
+    size_of,
 )
-from rnnx_exporters.timeline import Fact, Frames, Last, Length, Refused
+from rnnx_exporters.rules.windows import lengthened, piece
+from rnnx_exporters.timeline import Fact, Frames, Last, Length, Planned, Refused
 
-_LAST_INDICES = (-1,)
-
-
-def shape(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
-    """Shape: a vector of sizes, one of which may count frames."""
-    axes = rank(node.inputs[0])
-    start = axis_attribute(node, "start", 0, axes)
-    end = axis_attribute(node, "end", axes, axes)
-    return [_length(tuple(axis == frames_of(facts[0]) for axis in range(axes))[start:end])]
+_MERGES = "it merges the time axis with another, or splits it"
+_SizesOf = tuple[int | tuple[ir.Node, int], ...]
+_INT32_MAX = np.iinfo(np.int32).max
 
 
 def transpose(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
     """Transpose: the axis moves."""
-    axis = frames_of(facts[0])
-    if axis is None:
+    frames = facts[0]
+    if not isinstance(frames, Frames):
         return facts[:1]
     axes = rank(node.inputs[0])
     perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else range(axes)[::-1]
-    return [Frames(list(perm).index(axis))]
+    return [replace(frames, axis=list(perm).index(frames.axis))]
 
 
 def squeeze(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
     """Squeeze: axes of size 1 go."""
-    axis = frames_of(facts[0])
-    axes = axes_input(node, 1, rank(node.inputs[0]) if axis is not None else 1)
-    if axis is None:
+    frames = facts[0]
+    if not isinstance(frames, Frames):
         return facts[:1]
-    if not axes or axis in axes:
+    axes = axes_input(node, 1, rank(node.inputs[0]))
+    if not axes or frames.axis in axes:
         raise Refused("it removes the time axis")
-    return [Frames(axis - sum(gone < axis for gone in axes))]
+    return [replace(frames, axis=frames.axis - sum(gone < frames.axis for gone in axes))]
 
 
 def unsqueeze(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
     """Unsqueeze: axes of size 1 come."""
-    axis = frames_of(facts[0])
-    if axis is None:
+    frames = facts[0]
+    if not isinstance(frames, Frames):
         return facts[:1]
-    axes = sorted(axes_input(node, 1, rank(node.outputs[0])))
-    for new in axes:
+    axis = frames.axis
+    for new in sorted(axes_input(node, 1, rank(node.outputs[0]))):
         axis += new <= axis
-    return [Frames(axis)]
+    return [replace(frames, axis=axis)]
 
 
-def reshape(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
-    """Reshape: time must stay an axis of its own."""
-    sizes = facts[1] if len(facts) > 1 else None
-    if isinstance(facts[0], Length):
+def reshape(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
+    """Reshape: time must stay an axis of its own, or be merged with the batch axis alone."""
+    frames = facts[0]
+    if isinstance(frames, Length):
         return facts[:1]
-    if not isinstance(facts[0], Frames):
-        return _filled(facts[0], sizes)
-    if isinstance(sizes, Length):
-        return _only_flag(sizes)
-    return [Frames(_found(node, facts[0].axis))]
+    if not isinstance(frames, Frames):
+        return counted.laid_out(frames, facts[1] if len(facts) > 1 else None)
+    found, sizes = _reshaped(node, frames)
+    # Sizes that do not depend on the frames fit every chunk.
+    edits = [Sizes(node, sizes())] if isinstance(facts[1], Length) else []
+    return Planned([found], edits)
 
 
-def expand(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
-    """Expand and ConstantOfShape: a size that counts frames makes a time axis."""
-    sizes = facts[-1]
-    if isinstance(facts[0], Frames) and len(facts) > 1:
-        if not isinstance(sizes, Length):
-            raise Refused("it expands to a fixed length")
-        return _along(rank(node.outputs[0]), facts[0].axis - rank(node.inputs[0]), sizes)
-    return _filled(facts[0] if len(facts) > 1 else None, sizes)
+def flatten(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
+    """Flatten: time survives as the first axis alone."""
+    at = axis_attribute(node, "axis", 1, rank(node.inputs[0]))
+    frames = facts[0]
+    if not isinstance(frames, Frames):
+        return facts[:1]
+    if frames.axis != 0 or at != 1:
+        raise Refused(_MERGES)
+    return facts[:1]
 
 
-def concat(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
-    """Concat: along features; along time it would add frames."""
+def concat(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
+    """Concat: along features, or constant frames at the ends of the sequence."""
     if any(isinstance(fact, Length) for fact in facts):
-        return [_length(sum((_flags(v, f) for v, f in _known(node, facts)), ()))]
+        return counted.joined(node, facts)
     no_mixing(facts)
     times = {frames_of(fact) for fact in facts} - {None}
     if not times:
         return [Last()]
     axis = axis_attribute(node, "axis", 0, rank(node.outputs[0]))
     if axis in times:
-        raise Refused("it adds frames to the sequence, which is not streamed yet")
+        return _with_ends(node, facts, axis)
     if len(times) != 1 or any(fact is None for fact in facts):
         raise Refused("one of its inputs has a fixed length along time")
     return facts[:1]
@@ -107,142 +110,195 @@ def split(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
     return facts[:1]
 
 
-def slice_(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
-    """Slice: along features, or the last frame alone."""
-    if isinstance(facts[0], Length):
-        return [_length(_cut(node, np.asarray(facts[0].flags)))]
-    axis = frames_of(facts[0])
+def slice_(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
+    """Slice: along features, the last frame alone, or the sequence without some at its ends."""
+    frames = facts[0]
+    if isinstance(frames, Length):
+        return counted.cut(node, frames)
+    only_first(facts)
     axes = axes_input(node, 3, rank(node.inputs[0])) or list(range(rank(node.inputs[0])))
-    if axis is None or axis not in axes:
-        only_first(facts)
+    if not isinstance(frames, Frames) or frames.axis not in axes:
         return facts[:1]
-    place = axes.index(axis)
-    if constant(node.inputs[1]).reshape(-1)[place] == -1 and _to_the_end(node, place):
-        return [Last()]
-    raise Refused("it cuts frames off the sequence, which is not streamed yet")
+    place = axes.index(frames.axis)
+    start, end = (int(constant(node.inputs[i]).reshape(-1)[place]) for i in (1, 2))
+    step = int(constant(node.inputs[4]).reshape(-1)[place]) if len(node.inputs) > 4 else 1
+    if (start, step) == (-1, 1) and end >= _INT32_MAX:
+        return Planned([Last()], [Readout(node, frames, node.outputs[0])])
+    if (start, step) == (0, 1) and end >= _INT32_MAX:
+        return facts[:1]
+    if 0 <= end < _INT32_MAX:
+        raise Refused("it cuts out frames by their place in the whole sequence")
+    return piece(node, frames, start, 0 if end > 0 else end, step)
 
 
-def gather(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
+def gather(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     """Gather: a table looked up by frames, features picked, or the last frame taken."""
     data, indices = facts[0], facts[1]
     axis = axis_attribute(node, "axis", 0, rank(node.inputs[0]))
     if isinstance(data, Length):
-        picked = np.asarray(data.flags)[constant(node.inputs[1])]
-        return [_length(tuple(bool(flag) for flag in picked.reshape(-1)))]
+        return counted.picked(node, data)
     if data is None:
-        found = frames_of(indices)
-        return [indices] if found is None else [Frames(axis + found)]
+        if not isinstance(indices, Frames):
+            return [indices]
+        return [replace(indices, axis=axis + indices.axis)]
     if indices is not None:
         raise Refused("it picks frames by an index that depends on the frames")
-    return [_picked(node, data, axis)]
-
-
-def flatten(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
-    """Flatten: time survives as the first axis alone."""
-    at = axis_attribute(node, "axis", 1, rank(node.inputs[0]))
-    if isinstance(facts[0], Frames) and not (facts[0].axis == 0 and at == 1):
-        raise Refused("it merges the time axis with another")
-    return facts[:1]
-
-
-def pad(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
-    """Pad: along features."""
-    only_first(facts)
-    axis = frames_of(facts[0])
-    if axis is None:
-        return facts[:1]
-    axes = rank(node.inputs[0])
-    padded = axes_input(node, 3, axes) or list(range(axes))
-    amounts = constant(node.inputs[1]).reshape(2, -1)
-    if axis in padded and amounts[:, padded.index(axis)].any():
-        raise Refused("it adds frames to the sequence, which is not streamed yet")
-    return facts[:1]
-
-
-def _picked(node: ir.Node, data: Fact, axis: int) -> Fact:
-    time = frames_of(data)
-    if time is None:
-        return data
-    indices = node.inputs[1]
-    if axis == time:
-        if tuple(constant(indices).reshape(-1)) == _LAST_INDICES and rank(indices) == 0:
-            return Last()
+    if not isinstance(data, Frames):
+        return [data]
+    if axis != data.axis:
+        moved = rank(node.inputs[1]) - 1 if axis < data.axis else 0
+        return [replace(data, axis=data.axis + moved)]
+    if constant(node.inputs[1]).reshape(-1).tolist() != [-1]:
         raise Refused("it picks single frames of the sequence")
-    return Frames(time + rank(indices) - 1 if axis < time else time)
+    return Planned([Last()], [Readout(node, data, node.outputs[0])])
 
 
-def _found(node: ir.Node, axis: int) -> int:
-    """The time axis after a reshape: copied by a 0, or told by the shape."""
-    sizes = node.inputs[1]
-    tensor = None if sizes is None else ir.convenience.get_const_tensor(sizes)
-    if tensor is not None and tuple(tensor.numpy().reshape(-1)[axis : axis + 1]) == (0,):
-        return axis
+def _reshaped(node: ir.Node, frames: Frames) -> tuple[Frames, Callable[[], _SizesOf]]:
+    """The fact behind a reshape, and the sizes that it asks for in a stream."""
+    if frames.rows is not None:
+        return _split_rows(node, frames, frames.rows)
+    axis = _kept_axis(node, frames)
+    if axis is None:
+        return _merge_rows(node, frames)
+    return replace(frames, axis=axis), lambda: _sizes(node, frames.axis, axis)
+
+
+def _kept_axis(node: ir.Node, frames: Frames) -> int | None:
+    """The time axis after a reshape, by the sizes before and after it; None if it is merged."""
     before, after = node.inputs[0], node.outputs[0]
     if before is None or before.shape is None or after.shape is None:
         raise Refused("its shape is not known")
-    places = [i for i, dim in enumerate(after.shape) if str(dim) == str(before.shape[axis])]
-    if len(places) != 1:
-        raise Refused("it merges the time axis with another, or splits it")
-    return places[0]
+    sizes = node.inputs[1]
+    tensor = None if sizes is None else ir.convenience.get_const_tensor(sizes)
+    asked = [] if tensor is None else tensor.numpy().reshape(-1).tolist()
+    if asked[frames.axis : frames.axis + 1] == [0]:
+        return frames.axis
+    time = str(before.shape[frames.axis])
+    places = [axis for axis, dim in enumerate(after.shape) if str(dim) == time]
+    if len(places) > 1:
+        raise Refused(_MERGES)
+    return places[0] if places else _place_of_free(node, frames, asked)
 
 
-def _filled(data: Fact, sizes: Fact) -> Sequence[Fact]:
-    """A wire without frames, laid out over sizes that may count frames."""
-    if not isinstance(sizes, Length):
-        return [data]
-    if data is not None:
-        raise Refused("it spreads the value at the end of the sequence over all frames")
-    return _only_flag(sizes)
+def _place_of_free(node: ir.Node, frames: Frames, asked: list[int]) -> int | None:
+    """Where sizes are numbers, time is what -1 stands for if all others are accounted for."""
+    before, after = node.inputs[0], node.outputs[0]
+    if before is None or before.shape is None or after.shape is None or asked.count(-1) != 1:
+        return None
+    place = asked.index(-1)
+    ahead = [dim for dim in before.shape[: frames.axis] if dim != 1]
+    kept = [dim for dim, size in zip(after.shape, asked, strict=True) if size != -1 and dim != 1]
+    others = [dim for axis, dim in enumerate(before.shape) if axis != frames.axis]
+    fixed = [dim for dim in others if isinstance(dim, int)]
+    same = len(fixed) == len(others) and prod(fixed) == prod(d for d in kept if isinstance(d, int))
+    return place if same and len(ahead) == len([d for d in after.shape[:place] if d != 1]) else None
 
 
-def _along(axes: int, behind: int, sizes: Length) -> Sequence[Fact]:
-    """Frames that stay `behind` the last axis; another size that counts frames is a second time."""
-    counting = [place - len(sizes.flags) for place, flag in enumerate(sizes.flags) if flag]
-    if counting != [behind]:
-        raise Refused("it lays the frames out along a second axis that counts frames")
-    return [Frames(axes + behind)]
+def _sizes(node: ir.Node, before: int, after: int) -> _SizesOf:
+    """The sizes of the reshaped wire: the free ones copied, the time left to be found."""
+    source, shape = node.inputs[0], node.outputs[0].shape
+    assert source is not None
+    assert source.shape is not None
+    assert shape is not None
+    sizes: list[int | tuple[ir.Node, int]] = []
+    for axis, dim in enumerate(shape):
+        if axis == after:
+            sizes.append(-1)
+        elif isinstance(dim, int):
+            sizes.append(dim)
+        else:
+            sizes.append(_copied(node, dim, axis, before))
+    return tuple(sizes)
 
 
-def _only_flag(sizes: Length) -> Sequence[Fact]:
-    if sum(sizes.flags) != 1:
-        raise Refused("it merges the time axis with another, or splits it")
-    return [Frames(sizes.flags.index(True))]
+def _copied(node: ir.Node, dim: ir.SymbolicDim, axis: int, time: int) -> int | tuple[ir.Node, int]:
+    source = node.inputs[0]
+    assert source is not None
+    assert source.shape is not None
+    names = [str(size) for size in source.shape]
+    if str(dim) not in names or names.index(str(dim)) == time:
+        raise Refused("its shape is not known")
+    found = names.index(str(dim))
+    return 0 if found == axis else (node, found)
 
 
-def _length(flags: Sequence[bool]) -> Fact:
-    return Length(tuple(flags)) if any(flags) else None
+def _merge_rows(node: ir.Node, frames: Frames) -> tuple[Frames, Callable[[], _SizesOf]]:
+    """`[batch, time, ...]` as rows `[batch * time, ...]`."""
+    before, after = node.inputs[0], node.outputs[0]
+    assert before is not None
+    assert before.shape is not None
+    assert after.shape is not None
+    rest = [dim for dim in after.shape[1:] if isinstance(dim, int)]
+    kept = [dim for dim in before.shape[2:] if isinstance(dim, int)]
+    whole = len(rest) == rank(after) - 1 and len(kept) == rank(before) - 2
+    if frames.axis != 1 or not whole or prod(rest) != prod(kept):
+        raise Refused(_MERGES)
+    return replace(frames, axis=0, rows=node), lambda: (-1, *rest)
 
 
-def _known(node: ir.Node, facts: list[Fact]) -> list[tuple[ir.Value, Fact]]:
-    return [(v, f) for v, f in zip(node.inputs, facts, strict=True) if v is not None]
+def _split_rows(
+    node: ir.Node, frames: Frames, merged: ir.Node
+) -> tuple[Frames, Callable[[], _SizesOf]]:
+    """Rows `[batch * time, ...]` as `[batch, time, ...]` again."""
+    after = node.outputs[0]
+    assert after.shape is not None
+    rest = [dim for dim in after.shape[2:] if isinstance(dim, int)]
+    per_row = tuple(node.inputs[0].shape or ())[1:] if node.inputs[0] else ()
+    if len(rest) != rank(after) - 2 or frames.axis != 0 or prod(rest) != _product(per_row):
+        raise Refused(_MERGES)
+    return Frames(1, frames.clock), lambda: ((merged, 0), (merged, 1), *rest)
 
 
-def _flags(value: ir.Value, fact: Fact) -> tuple[bool, ...]:
-    if isinstance(fact, Length):
-        return fact.flags
-    if fact is not None or value.shape is None or not isinstance(value.shape[0], int):
-        raise Refused("it joins sizes with something else")
-    return (False,) * value.shape[0]
+def _product(dims: Sequence[int | ir.SymbolicDim]) -> int:
+    return prod(dim if isinstance(dim, int) else -1 for dim in dims)
 
 
-def _cut(node: ir.Node, flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[bool, ...]:
-    start, end = (int(constant(node.inputs[i]).reshape(-1)[0]) for i in (1, 2))
-    return tuple(bool(flag) for flag in flags[start:end])
+def _with_ends(node: ir.Node, facts: list[Fact], axis: int) -> Planned:
+    """Constant frames before or behind the sequence."""
+    framed = [place for place, fact in enumerate(facts) if isinstance(fact, Frames)]
+    if len(framed) != 1 or any(fact is not None for p, fact in enumerate(facts) if p not in framed):
+        raise Refused("it puts one sequence behind another")
+    place, frames = framed[0], facts[framed[0]]
+    assert isinstance(frames, Frames)
+    left = sum(size_of(value, axis) for value in node.inputs[:place])
+    right = sum(size_of(value, axis) for value in node.inputs[place + 1 :])
+    fills = {_uniform(value) for p, value in enumerate(node.inputs) if p != place}
+    if len(fills) != 1:
+        raise Refused("the frames that it adds are not all alike", "Add frames of zeros.")
+
+    def finish(_: Memory, node: ir.Node, __: int) -> None:
+        held = node.inputs[place]
+        node.resize_inputs(1)
+        node.replace_input_with(0, held)
+
+    fill = fills.pop()
+    return lengthened(Window(node, frames, 1, finish, 1, left, right, fill, place))
 
 
-def _to_the_end(node: ir.Node, place: int) -> bool:
-    return bool(constant(node.inputs[2]).reshape(-1)[place] >= np.iinfo(np.int32).max)
+def _uniform(value: ir.Value | None) -> float:
+    """The number that a constant is full of."""
+    seen = value
+    while seen is not None and (node := seen.producer()) is not None:
+        seen = _content(node)
+    content = None if seen is None else seen.const_value
+    numbers = set() if content is None else set(np.unique(content.numpy()).tolist())
+    if len(numbers) != 1:
+        raise Refused("the frames that it adds are not all alike", "Add frames of zeros.")
+    return float(numbers.pop())
+
+
+def _content(node: ir.Node) -> ir.Value | None:
+    """The input that fills the output of a node that only lays it out."""
+    if node.op_type not in ("Cast", "Expand", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
+        raise Refused("the frames that it adds are computed", "Add frames of zeros.")
+    return node.inputs[0]
 
 
 RULES = {
     "Concat": concat,
-    "ConstantOfShape": expand,
-    "Expand": expand,
     "Flatten": flatten,
     "Gather": gather,
-    "Pad": pad,
     "Reshape": reshape,
-    "Shape": shape,
     "Slice": slice_,
     "Split": split,
     "Squeeze": squeeze,

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from rnnx.bench import measure
 from rnnx.quantization.calibration import Feeds
+from rnnx_runtime.binding import Result
 from rnnx_runtime.contract import Contract
 from rnnx_runtime.errors import InputError, QuantizationError
 from rnnx_runtime.model import Model, size_along
 from rnnx_runtime.session import open_session
-from rnnx_runtime.stream import Result, Stream
+from rnnx_runtime.stream import Stream
 
 Outputs = dict[str, npt.NDArray[Any]]
 

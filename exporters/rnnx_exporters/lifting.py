@@ -1,0 +1,124 @@
+"""Recurrent states become inputs and outputs of the graph: those of RNN, GRU, LSTM and Scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from rnnx_exporters.memory import Memory
+from rnnx_exporters.proof import run_constant
+from rnnx_exporters.timeline import Frames, refuse
+
+FIRST_STATE = 5
+_KINDS = ("h", "c")
+_NAMES = ("Y", "Y_h", "Y_c")
+# What moves a state that is passed in to where it is used, and computes nothing.
+_MOVES = frozenset(
+    {"Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """The states of an RNN, GRU or LSTM node, `[1, batch, hidden_size]` inside the graph."""
+
+    node: ir.Node
+    frames: Frames
+
+    def apply(self, memory: Memory) -> None:
+        """Take each state from an input of the graph, and give it back."""
+        node = self.node
+        kinds = _KINDS if "LSTM" in node.op_type else _KINDS[:1]
+        self._complete_outputs(len(kinds))
+        node.resize_inputs(max(len(node.inputs), FIRST_STATE + len(kinds)))
+        size = node.attributes["hidden_size"].as_int()
+        x = node.inputs[0]
+        assert x is not None
+        batch = memory.dims(x, self.frames)[1]
+        for place, kind in enumerate(kinds, start=FIRST_STATE):
+            initial = initial_state(memory, node, place)
+            dims, axis = (batch, size), memory.constant(0)
+            taken, kept = memory.take(node, kind, dims, "float32", initial=initial)
+            node.replace_input_with(place, memory.insert(node, "Unsqueeze", [taken, axis]))
+            after = node.outputs[place - FIRST_STATE + 1]
+            memory.give(kept, memory.insert(node, "Squeeze", [after, axis]))
+
+    def _complete_outputs(self, kinds: int) -> None:
+        """Give the node all its state outputs; an exporter may have left out unused ones."""
+        self.node.resize_outputs(1 + kinds)
+        for value, letter in zip(self.node.outputs, _NAMES, strict=False):
+            value.name = value.name or f"{self.node.name}.{letter}"  # foreign ones may have no name
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """What the body of a Scan carries from frame to frame: its input and output `place`."""
+
+    node: ir.Node
+    place: int
+
+    def apply(self, memory: Memory) -> None:
+        """Take it from an input of the graph, and give it back."""
+        node, place = self.node, self.place
+        out, value = node.outputs[place], node.inputs[place]
+        assert value is not None
+        if memory.ends and (out.uses() or out.is_graph_output()):
+            raise refuse(
+                node,
+                "what it carries is read when the sequence ends, after frames of padding",
+                "Read the last frame of what it gives for every frame instead.",
+            )
+        initial = initial_state(memory, node, place)
+        dims = memory.shapes.dims(value, time_axis=-1)
+        taken, kept = memory.take(node, "carry", dims, memory.dtype(value), initial=initial)
+        node.replace_input_with(place, taken)
+        memory.give(kept, out)
+
+
+def initial_state(memory: Memory, node: ir.Node, place: int) -> npt.NDArray[Any] | None:
+    """The state before the first frame, of one sequence; None for zeros.
+
+    A state that the user passes in is the stream's own from now on, and starts at zeros.
+    """
+    value = memory.shapes.offline(node.inputs[place])
+    if value is None or _is_passed_in(value):
+        return None
+    if _comes_from_input(value):
+        raise refuse(
+            node,
+            "its initial state is computed from an input, and the stream would forget that input",
+            "Compute it before, and give the model the initial state itself as an argument.",
+        )
+    found = run_constant(memory.shapes.model, value)
+    if node.op_type != "Scan":
+        found = found[0]  # the only direction
+    elif (axis := memory.shapes.batch_axis(value)) is not None:
+        found = np.moveaxis(found, axis, 0)
+    else:
+        found = found[None]
+    if np.any(found != found[:1]):
+        raise refuse(node, "its initial state differs between the sequences of a batch", None)
+    first: npt.NDArray[Any] = found[0]
+    return first if np.any(first) else None
+
+
+def _is_passed_in(value: ir.Value) -> bool:
+    """Whether it is an input of the graph, as it came."""
+    node = value.producer()
+    if node is None or node.op_type not in _MOVES or node.inputs[0] is None:
+        return value.is_graph_input()
+    return _is_passed_in(node.inputs[0])
+
+
+def _comes_from_input(value: ir.Value) -> bool:
+    """Whether its content, not only its shape, comes from an input of the graph."""
+    node = value.producer()
+    if node is None:
+        return value.is_graph_input()
+    if node.op_type in ("Shape", "Size"):
+        return False
+    return any(source is not None and _comes_from_input(source) for source in node.inputs)
