@@ -53,9 +53,13 @@ class Layout:
         pairs = zip(_leaves(self.args), self.axes, strict=True)
         return [(leaf, axes) for leaf, axes in pairs if isinstance(leaf, Tensor)]
 
-    def dims(self) -> Any:
-        """The free axes as torch.export takes them, in the structure of `args`."""
-        dims = {name: torch.export.Dim(name) for name in self.sizes}
+    def dims(self, least: Mapping[str, int]) -> Any:
+        """The free axes as torch.export takes them, in the structure of `args`.
+
+        Args:
+            least: the least size of an axis by its name, where it has one.
+        """
+        dims = {name: torch.export.Dim(name, min=least.get(name)) for name in self.sizes}
         specs = [{axis: dims[name] for axis, name in axes.items()} or None for axes in self.axes]
         return pytree.tree_unflatten(specs, pytree.tree_structure(self.args))
 
