@@ -23,7 +23,7 @@ from torch._dynamo.exc import UncapturedHigherOrderOpError, UserError
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from rnnx_exporters.assumptions import UNTOLD, Assumption, assumptions
-from rnnx_exporters.layout import Layout
+from rnnx_exporters.layout import Layout, by_name
 from rnnx_exporters.native import translations
 from rnnx_exporters.projection import invert_projections
 from rnnx_exporters.recurrent import Recurrent
@@ -120,7 +120,7 @@ def _trace(
         program = torch.export.export(
             module,
             layout.args,
-            dynamic_shapes=layout.dims(least),
+            dynamic_shapes=by_name(module, layout.dims(least)),
             strict=False,
             # A strided convolution's frames are an expression, which no guard of torch's can hold.
             prefer_deferred_runtime_asserts_over_guards=True,

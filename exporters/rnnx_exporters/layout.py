@@ -132,14 +132,41 @@ def _leaves(args: Any) -> list[Any]:
 def _in_order(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -> list[Any]:
     if not isinstance(dynamic_shapes, Mapping):
         return list(dynamic_shapes)
-    names = list(inspect.signature(module.forward).bind(*args).arguments)
-    unknown = [name for name in dynamic_shapes if name not in names]
+    values = by_name(module, args)
+    unknown = [name for name in dynamic_shapes if name not in values]
     if unknown:
         raise InputError(
             f"dynamic_shapes names {', '.join(map(repr, unknown))}, but the model's arguments are"
-            f" {', '.join(names)}"
+            f" {', '.join(values)}"
         )
-    return [dynamic_shapes.get(name) for name in names]
+    named = [dynamic_shapes.get(name) for name in values]
+    rest = _variadic(module)
+    if rest not in values:
+        return named
+    return [*named[:-1], *_for_each(rest, values[rest], named[-1])]
+
+
+def _for_each(name: str, values: Sequence[Any], specs: Any) -> Sequence[Any]:
+    """The specs of the arguments that `*name` takes."""
+    if specs is None:
+        return [None] * len(values)
+    if not isinstance(specs, list | tuple) or len(specs) != len(values):
+        raise InputError(
+            f"dynamic_shapes holds {specs!r} for the {len(values)} values of *{name}",
+            hint=f"Name the axes of each: dynamic_shapes={{{name!r}: ({{0: 'batch'}}, ...)}}.",
+        )
+    return specs
+
+
+def by_name(module: torch.nn.Module, values: Sequence[Any]) -> dict[str, Any]:
+    """The arguments of `forward` by name, those of `*args` in a tuple, as torch.export has them."""
+    return dict(inspect.signature(module.forward).bind(*values).arguments)
+
+
+def _variadic(module: torch.nn.Module) -> str:
+    """The name of the argument of `forward` that takes all others, `*args` say, or ``""``."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
 
 
 def _read(value: Any, spec: Any) -> Iterator[Axes]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import rnnx
-from exportable import Network, dims, recurrent
+from exportable import Network, dims, hold, plain_run, recurrent, torch_run
 from rnnx_exporters import layout
 from rnnx_exporters.layout import Layout, infer
 
@@ -199,6 +199,56 @@ def test_a_dict_argument_is_named_by_key() -> None:
 def test_axes_that_do_not_fit_are_refused(dynamic_shapes: Any, message: str) -> None:
     with pytest.raises(rnnx.InputError, match=message):
         held(nn.LSTM(4, 4), LSTM_ARGS, dynamic_shapes)
+
+
+class Rest(nn.Module):
+    """A recurrent layer whose state is one of `*rest`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 4)
+
+    def forward(self, x: Tensor, *rest: Tensor, **options: Any) -> Any:
+        return self.gru(x, *rest, **options)
+
+
+@pytest.mark.parametrize(
+    "dynamic_shapes",
+    [
+        ({0: T, 1: B}, {1: B}),
+        [{0: T, 1: B}, [None, B, None]],
+        {"x": {0: T, 1: B}, "rest": ({1: B},)},
+        {"rest": [{1: B}], "x": {0: T, 1: B}},
+    ],
+)
+def test_arguments_without_a_name_are_named_in_order(dynamic_shapes: Any) -> None:
+    args = (torch.randn(5, 2, 4), torch.randn(1, 2, 4))
+    assert held(Rest(), args, dynamic_shapes) == NESTED[:2]
+
+
+@pytest.mark.parametrize(
+    ("dynamic_shapes", "message"),
+    [
+        ({"x": {0: T}, "rest": {1: B}}, r"holds \{1: 'batch'\} for the 1 values of \*rest"),
+        ({"x": {0: T}, "rest": ({1: B}, {1: B})}, r"for the 1 values of \*rest"),
+        ({"x": {0: T}, "hx": {1: B}}, "names 'hx', but the model's arguments are x, rest"),
+        ({"x": {0: T}, "options": {}}, "names 'options'"),
+        (({0: T}, ({1: B},)), "has no name"),
+    ],
+)
+def test_axes_of_arguments_without_a_name_that_do_not_fit_are_refused(
+    dynamic_shapes: Any, message: str
+) -> None:
+    with pytest.raises(rnnx.InputError, match=message):
+        held(Rest(), (torch.randn(5, 2, 4), torch.randn(1, 2, 4)), dynamic_shapes)
+
+
+def test_arguments_without_a_name_are_exported(tmp_path: Path) -> None:
+    module, args = Rest(), (torch.randn(5, 2, 4), torch.randn(1, 2, 4))
+    contract = rnnx.export(module, args, tmp_path / "m.onnx")
+    assert [port.dims for port in contract.inputs] == [(T, B, 4), (1, B, 4)]
+    x, h = torch.randn(7, 3, 4), torch.randn(1, 3, 4)
+    hold(plain_run(tmp_path / "m.onnx", x, h), torch_run(module, x, h))
 
 
 def test_an_empty_axis_cannot_be_free() -> None:
