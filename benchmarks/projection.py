@@ -19,7 +19,7 @@ from rnnx.bench import measure
 from rnnx.table import render
 from rnnx_exporters.scan import scan
 
-SIZES = ((40, 128, 64), (40, 256, 64), (40, 512, 128))
+SIZES = ((40, 64, 32), (40, 128, 64), (40, 256, 64), (40, 512, 128), (40, 1024, 256))
 LENGTHS = (1, 100)
 
 

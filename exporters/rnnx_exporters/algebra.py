@@ -80,6 +80,8 @@ class Vector:
         return self.scaled(np.full(self.width, -1.0))
 
     def __mul__(self, other: Vector) -> Vector:
+        if self.width != other.width:
+            raise Opaque  # states of two widths, as a projection makes: no recurrent operator's
         pairs = itertools.product(self._terms(), other._terms())
         return _sum(_term(p + q, c * d) for (p, c), (q, d) in pairs)
 

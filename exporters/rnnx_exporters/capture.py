@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import re
@@ -9,24 +10,27 @@ import sysconfig
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import onnx_ir as ir
 import torch
-from torch._dynamo.exc import UncapturedHigherOrderOpError
+from torch._dynamo.exc import UncapturedHigherOrderOpError, UserError
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from rnnx_exporters.assumptions import UNTOLD, Assumption, assumptions
+from rnnx_exporters.layout import Layout, by_name
 from rnnx_exporters.native import translations
 from rnnx_exporters.projection import invert_projections
 from rnnx_exporters.recurrent import Recurrent
 from rnnx_runtime.errors import ExportError, RnnxError
 
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
+_LEAST = re.compile(r"(\w+) = Dim\('\w+', min=(\d+)\)")
 _STDLIB = sysconfig.get_path("stdlib")
 # torch.export, like what is patched and redirected here, is for one thread at a time.
 _ALONE = threading.RLock()
@@ -48,16 +52,16 @@ class Frozen:
 
     Attributes:
         numbers: `file:line: code` where a size became one number.
-        guards: the same where the code decided by a size.
+        guards: the same where the code decided by a size, by the condition over torch's symbols.
     """
 
     numbers: list[str] = field(default_factory=list)
-    guards: list[str] = field(default_factory=list)
+    guards: dict[str, str] = field(default_factory=dict)
 
     @property
     def line(self) -> str:
         """The line to show."""
-        return (self.numbers or self.guards or ["a line torch does not tell"])[0]
+        return [*self.numbers, *self.guards.values(), UNTOLD][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +71,68 @@ class Captured:
     Attributes:
         model: the ONNX graph.
         layers: the number of native recurrent nodes it must have.
+        assumptions: what torch assumed of the free sizes.
     """
 
     model: ir.Model
     layers: int
+    assumptions: Sequence[Assumption] = ()
 
 
-def capture(
-    module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any, opset_version: int
-) -> Captured:
+def capture(module: torch.nn.Module, layout: Layout, opset_version: int) -> Captured:
     """The ONNX graph of `module`, recurrent layers native, free axes free.
 
     Raises:
         ExportError: torch cannot capture the model, or its code freezes a free size.
     """
-    invert_projections(module)
-    with quiet(), _recording() as frozen, _unchecked(module), Recurrent(module) as recurrent:
+    with quiet(), _recording() as frozen:
         try:
-            program = torch.export.export(module, args, dynamic_shapes=dynamic_shapes, strict=False)
+            program, layers = _traced(module, layout)
         except RnnxError:
             raise
         except Exception as error:  # torch.export raises many unrelated classes
             raise _explain(error, frozen) from error
-    return Captured(translate(program, opset_version), recurrent.layers)
+    return Captured(translate(program, opset_version), layers, _assumed(program, frozen))
+
+
+def _assumed(program: torch.export.ExportedProgram, frozen: Frozen) -> list[Assumption]:
+    lines = frozen.guards
+    return [replace(one, line=lines.get(one.guard, frozen.line)) for one in assumptions(program)]
+
+
+def _traced(module: torch.nn.Module, layout: Layout) -> tuple[torch.export.ExportedProgram, int]:
+    """The program and the layers it called; where sizes have a least, say to torch that they do."""
+    try:
+        return _trace(module, layout, {})
+    except UserError as error:
+        least = _least_sizes(str(error))
+        if not least:
+            raise
+    return _trace(module, layout, least)
+
+
+def _trace(
+    module: torch.nn.Module, layout: Layout, least: Mapping[str, int]
+) -> tuple[torch.export.ExportedProgram, int]:
+    module = copy.deepcopy(module)  # tracing may leave symbolic tensors in its attributes
+    invert_projections(module)
+    with _unchecked(module), Recurrent(module) as recurrent:
+        program = torch.export.export(
+            module,
+            layout.args,
+            dynamic_shapes=by_name(module, layout.dims(least)),
+            strict=False,
+            # A strided convolution's frames are an expression, which no guard of torch's can hold.
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+    return program, recurrent.layers
+
+
+def _least_sizes(message: str) -> dict[str, int]:
+    """The least sizes torch asks for; none where it asks for anything else as well."""
+    fixes = message.partition("Suggested fixes:\n")[2].partition("\n\n")[0].splitlines()
+    found = [_LEAST.fullmatch(fix.strip()) for fix in fixes]
+    return {match[1]: int(match[2]) for match in found if match} if all(found) else {}
 
 
 def translate(program: torch.export.ExportedProgram, opset_version: int) -> ir.Model:
@@ -185,9 +228,10 @@ def _recording() -> Iterator[Frozen]:
             frozen.numbers.extend(_here())
         return set_replacement(self, symbol, target, *args, **kwargs)
 
-    def guarding(self: ShapeEnv, *args: Any, **kwargs: Any) -> Any:
-        frozen.guards.extend(_here())
-        return log_guard(self, *args, **kwargs)
+    def guarding(self: ShapeEnv, prefix: str, condition: Any, *args: Any, **kwargs: Any) -> Any:
+        for line in _here():
+            frozen.guards.setdefault(str(condition), line)
+        return log_guard(self, prefix, condition, *args, **kwargs)
 
     with (
         mock.patch.object(ShapeEnv, "_set_replacement", replacing),

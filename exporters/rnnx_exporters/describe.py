@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -94,9 +95,17 @@ def _port(value: ir.Value, batch: str, time: str) -> Port:
         dtype=dtype,
         dims=dims,
         batch_axis=dims.index(batch) if batch in dims else None,
-        time_axis=dims.index(time) if time in dims else None,
+        time_axis=_time_axis(dims, time),
         num_embeddings=_num_embeddings(value) if dtype.startswith("int") else None,
     )
+
+
+def _time_axis(dims: Dims, time: str) -> int | None:
+    """The axis of that name, or the one whose length is computed from it, `(time - 1) // 2` say."""
+    if time in dims:
+        return dims.index(time)
+    computed = [axis for axis, dim in enumerate(dims) if time in re.findall(r"\w+", str(dim))]
+    return computed[0] if computed else None
 
 
 def _num_embeddings(value: ir.Value) -> int | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,13 +17,15 @@ from rnnx_exporters.describe import BATCH as BATCH
 from rnnx_exporters.describe import TIME as TIME
 from rnnx_runtime.errors import ExportError, InputError
 
-_MOST_HYPOTHESES = 500
+_MOST_PLACES = 500
 _ASK = (
     "Name the free axes: dynamic_shapes={'x': {0: 'batch', 1: 'time'}}"
     " (on the command line: --input 'x=float32[batch,time,40]')."
 )
 
 Axes = dict[int, str]
+Place = tuple[int | None, ...]  # for each leaf the axis that a name stands at
+Seen = tuple[int, int] | None  # the batch and length that reach a layer, where it runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,13 @@ class Layout:
         pairs = zip(_leaves(self.args), self.axes, strict=True)
         return [(leaf, axes) for leaf, axes in pairs if isinstance(leaf, Tensor)]
 
-    def dims(self) -> Any:
-        """The free axes as torch.export takes them, in the structure of `args`."""
-        dims = {name: torch.export.Dim(name) for name in self.sizes}
+    def dims(self, least: Mapping[str, int]) -> Any:
+        """The free axes as torch.export takes them, in the structure of `args`.
+
+        Args:
+            least: the least size of an axis by its name, where it has one.
+        """
+        dims = {name: torch.export.Dim(name, min=least.get(name)) for name in self.sizes}
         specs = [{axis: dims[name] for axis, name in axes.items()} or None for axes in self.axes]
         return pytree.tree_unflatten(specs, pytree.tree_structure(self.args))
 
@@ -97,20 +104,27 @@ def given(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -
 def infer(module: torch.nn.Module, args: tuple[Any, ...]) -> Layout:
     """The layout under which batch and time reach the recurrent layers as batch and time.
 
-    Each assignment that the sizes allow is tried: the model is run with a larger batch and with
-    another length, and its first recurrent layer must see just that.
+    Each place for time that the sizes allow is tried: the model is run with another length, and its
+    first recurrent layer must see just that. So is each place for the batch, with a larger one. Of
+    what fits, the layout that names the most axes is taken.
 
     Raises:
-        ExportError: no assignment fits, or more than one does.
+        ExportError: no layout fits, or more than one does.
         InputError: an example is empty.
     """
-    if any(isinstance(leaf, Tensor) and not leaf.numel() for leaf in _leaves(args)):
+    leaves = _leaves(args)
+    if any(isinstance(leaf, Tensor) and not leaf.numel() for leaf in leaves):
         raise InputError("an example argument holds nothing", hint="Give a sequence and a frame.")
     first = _first_recurrent(module)
-    hypotheses = [Layout(args, axes) for axes in _hypotheses(args)]
-    if len(hypotheses) > _MOST_HYPOTHESES:
+    places = list(itertools.islice(_places(leaves), _MOST_PLACES + 1))
+    if len(places) > _MOST_PLACES:
         raise ExportError("the inputs have too many axes of equal size to tell apart", hint=_ASK)
-    fitting = [layout for layout in hypotheses if _fits(module, first, layout)]
+    run = partial(_seen, module, first)
+    seen = run(Layout(args, ({},) * len(leaves)))
+    times = [place for place in places if _is_time(run, seen, _named(args, place, TIME))]
+    batches = [place for place in places if _is_batch(run, seen, _named(args, place, BATCH))]
+    pairs = itertools.product(batches, times)
+    fitting = [_both(args, batch, time) for batch, time in pairs if _differ(batch, time)]
     most = max((sum(map(len, layout.axes)) for layout in fitting), default=0)
     best = [layout for layout in fitting if sum(map(len, layout.axes)) == most]
     if len(best) != 1:
@@ -128,14 +142,41 @@ def _leaves(args: Any) -> list[Any]:
 def _in_order(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -> list[Any]:
     if not isinstance(dynamic_shapes, Mapping):
         return list(dynamic_shapes)
-    names = list(inspect.signature(module.forward).bind(*args).arguments)
-    unknown = [name for name in dynamic_shapes if name not in names]
+    values = by_name(module, args)
+    unknown = [name for name in dynamic_shapes if name not in values]
     if unknown:
         raise InputError(
             f"dynamic_shapes names {', '.join(map(repr, unknown))}, but the model's arguments are"
-            f" {', '.join(names)}"
+            f" {', '.join(values)}"
         )
-    return [dynamic_shapes.get(name) for name in names]
+    named = [dynamic_shapes.get(name) for name in values]
+    rest = _variadic(module)
+    if rest not in values:
+        return named
+    return [*named[:-1], *_for_each(rest, values[rest], named[-1])]
+
+
+def _for_each(name: str, values: Sequence[Any], specs: Any) -> Sequence[Any]:
+    """The specs of the arguments that `*name` takes."""
+    if specs is None:
+        return [None] * len(values)
+    if not isinstance(specs, list | tuple) or len(specs) != len(values):
+        raise InputError(
+            f"dynamic_shapes holds {specs!r} for the {len(values)} values of *{name}",
+            hint=f"Name the axes of each: dynamic_shapes={{{name!r}: ({{0: 'batch'}}, ...)}}.",
+        )
+    return specs
+
+
+def by_name(module: torch.nn.Module, values: Sequence[Any]) -> dict[str, Any]:
+    """The arguments of `forward` by name, those of `*args` in a tuple, as torch.export has them."""
+    return dict(inspect.signature(module.forward).bind(*values).arguments)
+
+
+def _variadic(module: torch.nn.Module) -> str:
+    """The name of the argument of `forward` that takes all others, `*args` say, or ``""``."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
 
 
 def _read(value: Any, spec: Any) -> Iterator[Axes]:
@@ -205,48 +246,45 @@ def _first_recurrent(module: torch.nn.Module) -> torch.nn.RNNBase:
     )
 
 
-def _hypotheses(args: tuple[Any, ...]) -> Iterator[tuple[Axes, ...]]:
-    """Every assignment of batch and time to axes in which equal names have equal sizes."""
-    choices = [_choices(leaf) for leaf in _leaves(args)]
-    for axes in itertools.product(*choices):
-        names = {name for leaf_axes in axes for name in leaf_axes.values()}
-        if TIME in names and _sizes_agree(_leaves(args), axes):
-            yield axes
+def _places(leaves: Sequence[Any]) -> Iterator[Place]:
+    """Where one name can stand: nowhere, or at axes of one size, at most one of each leaf."""
+    shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else () for leaf in leaves]
+    nowhere = (None,) * len(shapes)
+    yield nowhere
+    for size in dict.fromkeys(itertools.chain(*shapes)):
+        choices = [[None, *(i for i, s in enumerate(shape) if s == size)] for shape in shapes]
+        yield from (place for place in itertools.product(*choices) if place != nowhere)
 
 
-def _choices(leaf: Any) -> list[Axes]:
-    if not isinstance(leaf, Tensor):
-        return [{}]
-    count = range(leaf.dim())
-    both = [{b: BATCH, t: TIME} for b, t in itertools.permutations(count, 2)]
-    return [{}, *({a: BATCH} for a in count), *({a: TIME} for a in count), *both]
+def _differ(batch: Place, time: Place) -> bool:
+    return all(b is None or b != t for b, t in zip(batch, time, strict=True))
 
 
-def _sizes_agree(leaves: Sequence[Any], axes: Sequence[Axes]) -> bool:
-    sizes: dict[str, int] = {}
-    pairs = zip(leaves, axes, strict=True)
-    return all(
-        sizes.setdefault(name, leaf.shape[axis]) == leaf.shape[axis]
-        for leaf, leaf_axes in pairs
-        for axis, name in leaf_axes.items()
-    )
+def _named(args: tuple[Any, ...], place: Place, name: str) -> Layout:
+    return Layout(args, tuple({} if axis is None else {axis: name} for axis in place))
 
 
-def _fits(module: torch.nn.Module, first: torch.nn.RNNBase, layout: Layout) -> bool:
-    """Whether the first recurrent layer sees a larger batch and another length as just that."""
-    sizes = layout.sizes
-    batch, frames = _seen(module, first, layout) or (0, 0)
-    longer = _seen(module, first, layout.resized({TIME: 2 * sizes[TIME] + 1}))
-    if longer is None or longer[0] != batch or longer[1] == frames:
+def _both(args: tuple[Any, ...], batch: Place, time: Place) -> Layout:
+    pairs = zip(_named(args, batch, BATCH).axes, _named(args, time, TIME).axes, strict=True)
+    return Layout(args, tuple(of_batch | of_time for of_batch, of_time in pairs))
+
+
+def _is_time(run: Callable[[Layout], Seen], seen: Seen, layout: Layout) -> bool:
+    """Whether the first recurrent layer sees another length, and the same batch."""
+    if seen is None or not layout.sizes:
         return False
-    if BATCH not in sizes:
+    longer = run(layout.resized({TIME: 2 * layout.sizes[TIME] + 1}))
+    return longer is not None and longer[0] == seen[0] and longer[1] != seen[1]
+
+
+def _is_batch(run: Callable[[Layout], Seen], seen: Seen, layout: Layout) -> bool:
+    """Whether the first recurrent layer sees one more sequence, as long; or there is no batch."""
+    if seen is None or not layout.sizes:
         return True
-    return _seen(module, first, layout.resized({BATCH: sizes[BATCH] + 1})) == (batch + 1, frames)
+    return run(layout.resized({BATCH: layout.sizes[BATCH] + 1})) == (seen[0] + 1, seen[1])
 
 
-def _seen(
-    module: torch.nn.Module, first: torch.nn.RNNBase, layout: Layout
-) -> tuple[int, int] | None:
+def _seen(module: torch.nn.Module, first: torch.nn.RNNBase, layout: Layout) -> Seen:
     """The batch and length the layer sees, or None if the model cannot run."""
     seen: list[tuple[int, int]] = []
 

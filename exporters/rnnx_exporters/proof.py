@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from rnnx_runtime.samples import random_inputs
 if TYPE_CHECKING:  # a stream is made and proven without torch
     import torch
 
+    from rnnx_exporters.assumptions import Assumption
     from rnnx_exporters.layout import Layout
 
 Array = npt.NDArray[Any]
@@ -29,8 +29,20 @@ Array = npt.NDArray[Any]
 _SIZES = ((3, 7), (1, 1), (4, 23))
 
 
-def prove_export(model: ir.Model, module: torch.nn.Module, layout: Layout) -> float:
+def prove_export(
+    model: ir.Model,
+    module: torch.nn.Module,
+    layout: Layout,
+    assumptions: Iterable[Assumption] = (),
+) -> float:
     """Run graph and module at several batches and lengths.
+
+    Args:
+        model: the tidied graph.
+        module: the network it was exported from.
+        layout: the example and its free axes.
+        assumptions: what torch assumed of the axes' sizes; where one is false, the graph is run
+            as well.
 
     Returns:
         The largest difference of any output.
@@ -39,11 +51,30 @@ def prove_export(model: ir.Model, module: torch.nn.Module, layout: Layout) -> fl
         ExportError: they differ, or the module runs at no other size than the example's.
     """
     session = session_of(model)
-    worst = 0.0
-    for sized in runnable(module, layout):
+    example, *others = runnable(module, layout)
+    worst = _hold(session, example, _flat(module(*example.args)))
+    for assumption in assumptions:
+        for sizes in assumption.false_sizes(layout.sizes):
+            _prove_without(assumption, session, module, layout.resized(sizes))
+    return max([worst, *(_hold(session, sized, _flat(module(*sized.args))) for sized in others)])
+
+
+def _prove_without(
+    assumption: Assumption, session: ort.InferenceSession, module: torch.nn.Module, sized: Layout
+) -> None:
+    """Run graph and module at sizes where the assumption is false, if the module can."""
+    try:
         reference = _flat(module(*sized.args))
-        worst = max(worst, _hold(session, sized, reference))
-    return worst
+    except Exception:  # torch needs the assumption too
+        return
+    try:
+        _hold(session, sized, reference)
+    except ExportError as error:
+        raise ExportError(
+            f"the model freezes a free axis at {assumption.line}"
+            f" ({assumption.condition} holds in the graph, but not at {sized.sizes})",
+            hint="Let no size decide what the model computes.",
+        ) from error
 
 
 def session_of(model: ir.Model) -> ort.InferenceSession:
@@ -72,20 +103,29 @@ def _open(source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSess
 def runnable(module: torch.nn.Module, layout: Layout) -> Iterator[Layout]:
     """The example and its resized forms that the module itself can run."""
     yield layout
-    ran = not layout.sizes
-    for batch, frames in _SIZES:
+    sizes = layout.sizes
+    found = list(_running(module, layout, _SIZES))
+    if not found:  # too short, or of a length that the model cannot divide
+        frames = sizes.get(TIME, 1)
+        found = list(_running(module, layout, ((3, 2 * frames), (1, 3 * frames))))
+    yield from found
+    if sizes and not found:
+        raise ExportError(
+            "the model runs at the example's sizes only, so nothing can be proven at others",
+            hint="Run it by hand with another batch and length; see what it raises.",
+        )
+
+
+def _running(
+    module: torch.nn.Module, layout: Layout, sizes: Iterable[tuple[int, int]]
+) -> Iterator[Layout]:
+    for batch, frames in sizes:
         sized = layout.resized({BATCH: batch, TIME: frames})
         try:
             module(*sized.args)
         except Exception:  # too short for a convolution, say: not the exporter's matter
             continue
-        ran = True
         yield sized
-    if not ran:
-        raise ExportError(
-            "the model runs at the example's sizes only, so nothing can be proven at others",
-            hint="Run it by hand with another batch and length; see what it raises.",
-        )
 
 
 def _hold(session: ort.InferenceSession, sized: Layout, reference: Sequence[Array]) -> float:

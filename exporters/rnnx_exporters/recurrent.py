@@ -19,6 +19,7 @@ from torch.nn.modules.rnn import RNNCellBase
 from torch.nn.utils import rnn
 from torch.overrides import TorchFunctionMode
 
+from rnnx_exporters import pooling
 from rnnx_exporters.cells import CELLS, CellSpec
 from rnnx_exporters.packed import PackedSequences, fold
 from rnnx_exporters.projection import inverse_name
@@ -37,6 +38,8 @@ _SCHEMA = (
 class Recurrent(TorchFunctionMode):
     """Within it, torch's recurrent functions run as rnnx's custom operators, in this thread only.
 
+    So does the pool that torch cannot capture (`pooling.py`).
+
     Args:
         module: the network that is exported, its projections inverted (`invert_projections`).
 
@@ -51,7 +54,8 @@ class Recurrent(TorchFunctionMode):
         self._projected = [layer for layer in lstms if layer.proj_size]
         self._packed = PackedSequences()
         self._handlers = (
-            self._packed.handlers()
+            pooling.handlers()
+            | self._packed.handlers()
             | self._cell_handlers()
             | {getattr(_VF, cell.function): partial(self._call, cell) for cell in CELLS}
         )

@@ -88,8 +88,13 @@ def _name_axes(model: ir.Model, symbols: Mapping[str, str]) -> None:
 def _renamed(dim: int | ir.SymbolicDim, symbols: Mapping[str, str]) -> int | str | None:
     if isinstance(dim, int) or dim.value is None:
         return dim if isinstance(dim, int) else None
-    name = re.sub(r"\b\w+\b", lambda match: symbols.get(match[0], match[0]), str(dim.value))
+    name = ast.unparse(ast.parse(rename(str(dim.value), symbols), mode="eval"))
     return int(name) if name.isdecimal() else name  # torch writes a size it froze as text
+
+
+def rename(expression: str, symbols: Mapping[str, str]) -> str:
+    """An expression over torch's symbols as one over the axes' names."""
+    return re.sub(r"\b\w+\b", lambda match: symbols.get(match[0], match[0]), expression)
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from rnnx_exporters import artifact
 from rnnx_exporters.arguments import record
+from rnnx_exporters.assumptions import assumptions
 from rnnx_exporters.capture import Captured, capture, quiet, translate
 from rnnx_exporters.describe import describe, lengths_inputs
 from rnnx_exporters.exported_program import WAY_OUT, count_layers, example_of, free_axes
@@ -107,14 +107,16 @@ def graph_of(
     module, captured, layout = _capture(model, args, dynamic_shapes, opset_version)
     graph = captured.model
     names = [str(value.name) for value in graph.graph.inputs]
+    symbols = _symbols(graph, layout)
+    assumed = {assumption.renamed(symbols) for assumption in captured.assumptions}
     with quiet():
-        recognised = tidy(graph, _symbols(graph, layout))
+        recognised = tidy(graph, symbols)
     guard(graph, layout, layers=captured.layers + recognised, opset_version=opset_version)
     lengths = lengths_inputs(graph)
     places = [i for i, value in enumerate(graph.graph.inputs) if value in lengths]
     layout = layout.with_lengths(places)
     with torch.no_grad(), quiet():
-        difference = prove_export(graph, module, layout)
+        difference = prove_export(graph, module, layout, assumed)
         name_ports(graph, names, _output_names(module(*layout.args), names))
     return graph, layout, difference
 
@@ -130,12 +132,12 @@ def _capture(
         program, args = model.module(), args or example_of(model)
         layout = Layout(args, free_axes(model))
         layout = given(program, args, dynamic_shapes) if dynamic_shapes else layout
-        return program, Captured(translate(model, opset_version), count_layers(model)), layout
+        layers, assumed = count_layers(model), assumptions(model)
+        return program, Captured(translate(model, opset_version), layers, assumed), layout
     module, args = frozen_copy(model), prepared_args(args)
     _try(module, args)
     layout = _layout(module, args, dynamic_shapes).traceable()
-    traced = copy.deepcopy(module)  # tracing may leave symbolic tensors in its attributes
-    return module, capture(traced, layout.args, layout.dims(), opset_version), layout
+    return module, capture(module, layout, opset_version), layout
 
 
 def _layout(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -> Layout:
@@ -165,7 +167,7 @@ def _symbols(graph: ir.Model, layout: Layout) -> dict[str, str]:
         str(value.shape[axis]): name
         for value, (_, axes) in zip(graph.graph.inputs, layout.tensors(), strict=False)
         for axis, name in axes.items()
-        if value.shape is not None
+        if value.shape is not None and not str(value.shape[axis]).isdecimal()
     }
 
 

@@ -112,6 +112,26 @@ def called_twice_on_one_input() -> nn.Module:
     return Network(lambda p, x: p["gru"](x)[0] + p["gru"](x)[0], gru=gru)
 
 
+def cells_called_twice() -> nn.Module:
+    """Twice on one frame, and once on another."""
+
+    def compute(p: Any, x: Tensor) -> Any:
+        cell, first, last = p["cell"], x[:, 0], x[:, -1]
+        return p["gru"](x)[0] + (cell(first)[0] + cell(first)[0] + cell(last)[0])[:, None]
+
+    return Network(compute, cell=nn.LSTMCell(4, 5), gru=nn.GRU(4, 5, batch_first=True))
+
+
+def tied_layers() -> nn.Module:
+    """Two layers that own the same parameters, on one input and on another."""
+    one, other = nn.LSTM(4, 4, batch_first=True), nn.LSTM(4, 4, batch_first=True)
+    for name, weight in one.named_parameters():
+        setattr(other, name, weight)
+    return Network(
+        lambda p, x: p["other"](p["one"](x)[0])[0] + p["other"](x)[0], one=one, other=other
+    )
+
+
 def unused_branch() -> nn.Module:
     def compute(p: Any, x: Tensor) -> Tensor:
         p["auxiliary"](x)
@@ -163,6 +183,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int, int], Tensor],
     "dropout-between": (dropout_between, frames(), ["GRU"] * 3),
     "called-twice": (called_twice, frames(), ["GRU"] * 2),
     "called-twice-on-one-input": (called_twice_on_one_input, frames(), ["GRU"]),
+    "cells-called-twice": (cells_called_twice, frames(), ["GRU", "LSTM", "LSTM"]),
+    "tied-layers": (tied_layers, frames(), ["LSTM"] * 2),
     "unused-branch": (unused_branch, frames(), ["GRU"]),
     "mixed-stack": (mixed_stack, frames(), ["LSTM", "GRU", "RNN"]),
     "attention-pooling": (attention_pooling, frames(), ["GRU"]),

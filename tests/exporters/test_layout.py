@@ -8,12 +8,12 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import rnnx
-from exportable import Network, dims, recurrent
+from exportable import Network, dims, hold, plain_run, recurrent, torch_run
 from rnnx_exporters import layout
 from rnnx_exporters.layout import Layout, infer
 
@@ -61,7 +61,6 @@ def test_the_layout_of_a_layer_is_found(batch: int, time: int, batch_first: bool
 def test_states_are_found_whatever_sizes_agree(
     kind: str, layers: int, directions: int, batch_first: bool, batch: int, time: int, size: int
 ) -> None:
-    assume(kind != "lstm" or batch != time)  # three tensors of equal axes are asked about
     module = recurrent(
         kind, size, size, num_layers=layers, bidirectional=directions == 2, batch_first=batch_first
     )
@@ -70,6 +69,15 @@ def test_states_are_found_whatever_sizes_agree(
     hx = (state, state) if kind == "lstm" else state
     of_x = {0: B, 1: T} if batch_first else {0: T, 1: B}
     assert found(module, x, hx) == [of_x, *[{1: B}] * (2 if kind == "lstm" else 1)]
+
+
+@pytest.mark.parametrize(("batch", "time", "most"), [(2, 5, 40), (4, 4, 120)])
+def test_a_layout_is_found_in_few_runs(batch: int, time: int, most: int) -> None:
+    module, calls = nn.LSTM(6, 4, num_layers=2, bidirectional=True), []
+    module.register_forward_pre_hook(lambda *_: calls.append(1))
+    state = torch.randn(4, batch, 4)
+    assert found(module, torch.randn(time, batch, 6), (state, state)) == NESTED
+    assert len(calls) < most
 
 
 def test_a_state_left_out_is_no_input() -> None:
@@ -131,7 +139,7 @@ def test_what_is_inferred_is_exported(tmp_path: Path) -> None:
         (nn.Linear(4, 4), (torch.randn(2, 5, 4),), "no recurrent layer"),
         (nn.GRUCell(4, 4), (torch.randn(2, 4),), "no recurrent layer"),
         (Two(beside="added"), (torch.randn(4, 4, 4), torch.randn(4, 5, 1)), "0 ways fit"),
-        (nn.LSTM(1, 1), (ONE, (ONE, ONE)), "too many axes of equal size"),
+        (nn.LSTM(1, 1), (ONE, (ONE,) * 6), "too many axes of equal size"),
     ],
 )
 def test_what_is_not_clear_is_asked_for(module: nn.Module, args: Any, message: str) -> None:
@@ -199,6 +207,56 @@ def test_a_dict_argument_is_named_by_key() -> None:
 def test_axes_that_do_not_fit_are_refused(dynamic_shapes: Any, message: str) -> None:
     with pytest.raises(rnnx.InputError, match=message):
         held(nn.LSTM(4, 4), LSTM_ARGS, dynamic_shapes)
+
+
+class Rest(nn.Module):
+    """A recurrent layer whose state is one of `*rest`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 4)
+
+    def forward(self, x: Tensor, *rest: Tensor, **options: Any) -> Any:
+        return self.gru(x, *rest, **options)
+
+
+@pytest.mark.parametrize(
+    "dynamic_shapes",
+    [
+        ({0: T, 1: B}, {1: B}),
+        [{0: T, 1: B}, [None, B, None]],
+        {"x": {0: T, 1: B}, "rest": ({1: B},)},
+        {"rest": [{1: B}], "x": {0: T, 1: B}},
+    ],
+)
+def test_arguments_without_a_name_are_named_in_order(dynamic_shapes: Any) -> None:
+    args = (torch.randn(5, 2, 4), torch.randn(1, 2, 4))
+    assert held(Rest(), args, dynamic_shapes) == NESTED[:2]
+
+
+@pytest.mark.parametrize(
+    ("dynamic_shapes", "message"),
+    [
+        ({"x": {0: T}, "rest": {1: B}}, r"holds \{1: 'batch'\} for the 1 values of \*rest"),
+        ({"x": {0: T}, "rest": ({1: B}, {1: B})}, r"for the 1 values of \*rest"),
+        ({"x": {0: T}, "hx": {1: B}}, "names 'hx', but the model's arguments are x, rest"),
+        ({"x": {0: T}, "options": {}}, "names 'options'"),
+        (({0: T}, ({1: B},)), "has no name"),
+    ],
+)
+def test_axes_of_arguments_without_a_name_that_do_not_fit_are_refused(
+    dynamic_shapes: Any, message: str
+) -> None:
+    with pytest.raises(rnnx.InputError, match=message):
+        held(Rest(), (torch.randn(5, 2, 4), torch.randn(1, 2, 4)), dynamic_shapes)
+
+
+def test_arguments_without_a_name_are_exported(tmp_path: Path) -> None:
+    module, args = Rest(), (torch.randn(5, 2, 4), torch.randn(1, 2, 4))
+    contract = rnnx.export(module, args, tmp_path / "m.onnx")
+    assert [port.dims for port in contract.inputs] == [(T, B, 4), (1, B, 4)]
+    x, h = torch.randn(7, 3, 4), torch.randn(1, 3, 4)
+    hold(plain_run(tmp_path / "m.onnx", x, h), torch_run(module, x, h))
 
 
 def test_an_empty_axis_cannot_be_free() -> None:
