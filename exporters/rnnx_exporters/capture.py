@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import re
@@ -82,9 +83,11 @@ def capture(
         ExportError: torch cannot capture the model, or its code freezes a free size.
     """
     invert_projections(module)
+    # By name, since torch.export takes all of *args for one argument.
+    shapes = dict(inspect.signature(module.forward).bind(*dynamic_shapes).arguments)
     with quiet(), _recording() as frozen, _unchecked(module), Recurrent(module) as recurrent:
         try:
-            program = torch.export.export(module, args, dynamic_shapes=dynamic_shapes, strict=False)
+            program = torch.export.export(module, args, dynamic_shapes=shapes, strict=False)
         except RnnxError:
             raise
         except Exception as error:  # torch.export raises many unrelated classes
@@ -217,9 +220,13 @@ def _no_check(*args: Any) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what torch prints, logs and warns; what matters to the user is raised."""
+    """Silence what torch prints, logs and warns; what matters to the user is raised.
+
+    Within it tensors made without a dtype are float32, as exported models are.
+    """
     with (
         _ALONE,
+        _in_float32(),
         _silenced("torch.onnx", "torch.fx", "torch.export", "onnxscript"),
         warnings.catch_warnings(),
         redirect_stdout(io.StringIO()),
@@ -227,6 +234,17 @@ def quiet() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """Let torch's default dtype be float32, whatever the caller or the model makes it."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
 
 
 @contextmanager
