@@ -261,9 +261,13 @@ def _no_check(*args: Any) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what torch prints, logs and warns; what matters to the user is raised."""
+    """Silence what torch prints, logs and warns; what matters to the user is raised.
+
+    Within it tensors made without a dtype are float32, as exported models are.
+    """
     with (
         _ALONE,
+        _in_float32(),
         _silenced("torch.onnx", "torch.fx", "torch.export", "onnxscript"),
         warnings.catch_warnings(),
         redirect_stdout(io.StringIO()),
@@ -271,6 +275,17 @@ def quiet() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """Let torch's default dtype be float32, whatever the caller or the model makes it."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from rnnx_exporters.describe import TIME, lengths_inputs
 from rnnx_exporters.layout import Layout
 from rnnx_exporters.tidy import recurrent_nodes
 from rnnx_runtime.errors import ExportError
@@ -25,6 +26,7 @@ def guard(model: ir.Model, layout: Layout, *, layers: int, opset_version: int) -
         ExportError: it differs; the message names where.
     """
     _guard_inputs(model, layout)
+    _guard_lengths(model, layout)
     _guard_recurrent(model, layers)
     if model.opset_imports.get("") != opset_version:
         raise ExportError(
@@ -48,6 +50,18 @@ def _guard_inputs(model: ir.Model, layout: Layout) -> None:
                     f" {value.shape and value.shape[axis]}",
                     hint="Export the nn.Module itself, with this axis in dynamic_shapes.",
                 )
+
+
+def _guard_lengths(model: ir.Model, layout: Layout) -> None:
+    """Lengths of a fixed number would drop the sequences beyond it, as torch does."""
+    for value in lengths_inputs(model):
+        count = value.shape[0] if value.shape else None
+        if isinstance(count, int) and layout.sizes.keys() - {TIME}:
+            raise ExportError(
+                f"the lengths {value.name!r} are of {count} sequences, while the batch is free",
+                hint=f"Name their axis as well: dynamic_shapes={{..., {value.name!r}:"
+                " {0: 'batch'}}.",
+            )
 
 
 def _guard_recurrent(model: ir.Model, layers: int) -> None:

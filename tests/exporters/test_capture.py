@@ -166,16 +166,52 @@ def test_what_depends_on_values_is_refused_at_its_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], case: type[nn.Module]
 ) -> None:
     error = refused(tmp_path / "m.onnx", case)
+    assert str(error).startswith("torch.export cannot capture the model: ")
     assert str(error).endswith(f" at {marked_line(case)}")
     assert "\n" not in str(error)
     assert "must not depend on tensor values" in str(error.hint)
     assert capfd.readouterr() == ("", "")
 
 
+class WithoutForm(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.special.airy_ai(self.gru(x)[0])
+
+
+def test_an_operator_without_an_onnx_form_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(tmp_path / "m.onnx", WithoutForm)
+    assert str(error).startswith("torch.onnx cannot translate the model: ")
+    assert "aten.special_airy_ai" in str(error)
+    assert "\n" not in str(error)
+    assert "Replace the operator" in str(error.hint)
+    assert capfd.readouterr() == ("", "")
+
+
+class Interrupted(Base):
+    """Breaks off while torch traces it, not before."""
+
+    def forward(self, x: Tensor) -> Any:
+        if torch.compiler.is_exporting():
+            raise KeyboardInterrupt
+        return self.gru(x)[0]
+
+
 def test_the_export_after_failed_ones_is_right(tmp_path: Path) -> None:
+    """They fail before, while and after torch traces the model."""
+    path, before = tmp_path / "m.onnx", global_state()
     for case in (LoopOverFrames, DecideByValue):
-        refused(tmp_path / "m.onnx", case)
-    path, module = tmp_path / "m.onnx", nn.GRU(4, 5, num_layers=2, batch_first=True)
+        refused(path, case)
+    with pytest.raises(rnnx.InputError, match="does not run"):
+        rnnx.export(nn.GRU(5, 5), (X,), path)
+    with pytest.raises(KeyboardInterrupt):
+        rnnx.export(Interrupted(), (X,), path, dynamic_shapes=AXES)
+    with pytest.raises(rnnx.ExportError, match="has opset 18, not 99"):
+        rnnx.export(nn.GRU(4, 5), (X,), path, opset_version=99)
+    assert global_state() == before
+    assert not path.exists()
+    module = nn.GRU(4, 5, num_layers=2, batch_first=True)
     rnnx.export(module, (X,), path)
     x = torch.randn(3, 9, 4)
     hold(plain_run(path, x), torch_run(module, x))

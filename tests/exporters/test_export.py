@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 import rnnx
-from exportable import Network, hold, operators, plain_run, recurrent, torch_run
+from exportable import Network, flat, hold, operators, plain_run, recurrent, torch_run
 
 SIZES = ((3, 7), (1, 1), (4, 23))
 AXES = {"x": {0: "batch", 1: "time"}}
@@ -253,12 +254,62 @@ def test_an_example_of_any_size_leaves_both_axes_free(
 
 
 def test_the_tenth_export_is_as_right_as_the_first(tmp_path: Path) -> None:
+    """Three networks in turn: the first and the tenth export are of the same, and equal."""
+    kinds = {"lstm": True, "gru": False, "rnn_relu": True}
+    modules = [recurrent(kind, 4, 5, batch_first=first) for kind, first in kinds.items()]
+    example, x = torch.randn(2, 5, 4), torch.randn(3, 8, 4)
     for count in range(10):
-        kind = ("lstm", "gru", "rnn_relu")[count % 3]
-        path, module = tmp_path / "m.onnx", recurrent(kind, 4, 5, batch_first=bool(count % 2))
-        rnnx.export(module, (torch.randn(2, 5, 4),), path)
-        x = torch.randn(3, 8, 4)
+        path, module = tmp_path / f"{count}.onnx", modules[count % 3]
+        rnnx.export(module, (example,), path)
         hold(plain_run(path, x), torch_run(module, x))
+    assert (tmp_path / "9.onnx").read_bytes() == (tmp_path / "0.onnx").read_bytes()
+
+
+def test_what_torch_exported_before_is_no_matter(tmp_path: Path) -> None:
+    """An export of torch's own leaves kernels of one length behind, which a later one would use."""
+    path, module = tmp_path / "m.onnx", nn.GRU(4, 5, batch_first=True).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, about its own attributes
+        torch.export.export(module, (torch.randn(2, 5, 4),))
+    rnnx.export(module, (torch.randn(2, 5, 4),), path)
+    x = torch.randn(3, 8, 4)
+    hold(plain_run(path, x), torch_run(module, x))
+
+
+@pytest.mark.parametrize(
+    "kind", [*(pytest.param(k, marks=pytest.mark.full) for k in ("rnn_tanh", "gru")), "lstm"]
+)
+def test_states_chained_over_chunks_give_the_whole(tmp_path: Path, kind: str) -> None:
+    """Each run of onnxruntime starts from the states that the one before ended in."""
+    path, module = tmp_path / "m.onnx", recurrent(kind, 4, 5, num_layers=2, batch_first=True)
+    x, states = torch.randn(3, 11, 4), [torch.randn(2, 3, 5) for _ in range(2)]
+    hx = tuple(states) if kind == "lstm" else states[0]
+    rnnx.export(module, (x, hx), path)
+    parts, carried = [], flat(hx)
+    for chunk in x.split([1, 6, 4], 1):
+        y, *ends = plain_run(path, chunk, carried)
+        parts.append(y)
+        carried = [torch.from_numpy(end) for end in ends]
+    hold([np.concatenate(parts, 1), *ends], torch_run(module, x, hx))
+
+
+def test_states_taken_as_star_args(tmp_path: Path) -> None:
+    class Takes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(4, 5, batch_first=True)
+
+        def forward(self, x: Tensor, *hx: Tensor) -> Any:
+            return self.lstm(x, hx)
+
+    def args(batch: int, frames: int) -> list[Tensor]:
+        return [torch.randn(batch, frames, 4), *torch.randn(2, 1, batch, 5)]
+
+    path, module = tmp_path / "m.onnx", Takes()
+    contract = rnnx.export(module, tuple(args(2, 6)), path)
+    assert [port.name for port in contract.inputs] == ["x", "hx_0", "hx_1"]
+    given = args(3, 8)
+    hold(plain_run(path, *given), torch_run(module, *given))
 
 
 def test_exports_in_threads_do_not_meet(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Every kind of recurrent layer, exported once and held against torch at other sizes.
 
-All 128 cases run with the mark `full`; those that together show every pair of options run always.
+All 768 cases run with the mark `full`; those that together show every pair of options run always.
+The 192 cases that PyTorch tests its own exporter with are among them.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -14,12 +16,19 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import rnnx
-from exportable import OPERATORS, dims, flat, hold, plain_run, recurrent, torch_run
+from exportable import OPERATORS, dims, hold, plain_run, recurrent, torch_run
 
 FEATURES, HIDDEN_SIZE = 3, 4
-SIZES = ((3, 7), (1, 1), (4, 23))
+EXAMPLE = (5, (5, 2), 0.0)
+# Frames, a length for each sequence of the batch, and what stands behind it where it is packed.
+RUNS = ((7, (4, 7, 2), math.nan), (1, (1,), 0.0), (23, (2, 19, 9, 1), 1e3), (2, (1, 2), 0.0))
+
+# A dropout between layers is given to a single layer too, as PyTorch's cases do.
+pytestmark = pytest.mark.filterwarnings("ignore:dropout option adds dropout")
 
 
 @dataclass(frozen=True)
@@ -30,44 +39,74 @@ class Case:
     bias: bool
     batch_first: bool
     explicit: bool
+    packed: bool
+    dropout: float
 
     def __str__(self) -> str:
-        flags = [
-            name
-            for name in ("bidirectional", "bias", "batch_first", "explicit")
-            if getattr(self, name)
-        ]
-        return "-".join([self.kind, str(self.layers), *flags])
+        flags = ("bidirectional", "bias", "batch_first", "explicit", "packed", "dropout")
+        return "-".join([self.kind, str(self.layers), *(f for f in flags if getattr(self, f))])
 
     def pairs(self) -> set[tuple[Any, ...]]:
         """Each two of its options."""
         return set(itertools.combinations(enumerate(astuple(self)), 2))
 
-    def module(self) -> torch.nn.RNNBase:
-        torch.manual_seed(0)
-        return recurrent(
-            self.kind,
-            FEATURES,
-            HIDDEN_SIZE,
-            num_layers=self.layers,
-            bidirectional=self.bidirectional,
-            bias=self.bias,
-            batch_first=self.batch_first,
+    def args(self, frames: int, lengths: tuple[int, ...], padding: float) -> tuple[Any, ...]:
+        """Random arguments; states where they are explicit, lengths where `x` is packed."""
+        batch = len(lengths)
+        x = torch.randn(batch, frames, FEATURES)
+        if self.packed:
+            for row, length in zip(x, lengths, strict=True):
+                row[length:] = padding
+        states = [torch.randn(*self.state(batch)) for _ in range(self.states)]
+        hx = tuple(states) if self.kind == "lstm" else states[0]
+        return (
+            x if self.batch_first else x.transpose(0, 1).contiguous(),
+            *([hx] if self.explicit else [None] if self.packed else []),
+            *([torch.tensor(lengths)] if self.packed else []),
         )
 
-    def args(self, batch: int, frames: int) -> tuple[Any, ...]:
-        """Random arguments, states among them where they are explicit."""
-        leading = (batch, frames) if self.batch_first else (frames, batch)
-        x = torch.randn(*leading, FEATURES)
-        if not self.explicit:
-            return (x,)
-        rows = self.layers * (2 if self.bidirectional else 1)
-        states = [torch.randn(rows, batch, HIDDEN_SIZE) for _ in range(self.states)]
-        return (x, tuple(states) if self.kind == "lstm" else states[0])
+    def leading(self, frames: int | str = "time", batch: int | str = "batch") -> tuple[Any, ...]:
+        """The first two axes of a sequence."""
+        return (batch, frames) if self.batch_first else (frames, batch)
+
+    def state(self, batch: int | str) -> tuple[int | str, ...]:
+        """The shape of a state."""
+        return (self.layers * self.directions, batch, HIDDEN_SIZE)
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
 
     @property
     def states(self) -> int:
         return 2 if self.kind == "lstm" else 1
+
+
+class Network(nn.Module):
+    """The layer of a case, its input packed where the case says so, dropout in it and behind it."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.batch_first = case.batch_first
+        self.rnn = recurrent(
+            case.kind,
+            FEATURES,
+            HIDDEN_SIZE,
+            num_layers=case.layers,
+            bidirectional=case.bidirectional,
+            bias=case.bias,
+            batch_first=case.batch_first,
+            dropout=case.dropout,
+        )
+        self.drop = nn.Dropout(case.dropout)
+
+    def forward(self, x: Any, hx: Any = None, lengths: Tensor | None = None) -> Any:
+        if lengths is not None:
+            x = pack_padded_sequence(x, lengths, self.batch_first, enforce_sorted=False)
+        y, final = self.rnn(x, hx)
+        if lengths is not None:
+            y, _ = pad_packed_sequence(y, self.batch_first)
+        return self.drop(y), final
 
 
 def covering(cases: list[Case]) -> Iterator[Case]:
@@ -80,7 +119,8 @@ def covering(cases: list[Case]) -> Iterator[Case]:
 
 
 BOTH = (False, True)
-CASES = list(itertools.starmap(Case, itertools.product(OPERATORS, (1, 3), BOTH, BOTH, BOTH, BOTH)))
+OPTIONS = (OPERATORS, (1, 2, 3), BOTH, BOTH, BOTH, BOTH, BOTH, (0.0, 0.2))
+CASES = list(itertools.starmap(Case, itertools.product(*OPTIONS)))
 SAMPLE = set(covering(CASES))
 
 
@@ -89,14 +129,25 @@ SAMPLE = set(covering(CASES))
     [pytest.param(c, id=str(c), marks=() if c in SAMPLE else pytest.mark.full) for c in CASES],
 )
 def test_one_export_equals_torch_at_every_size(tmp_path: Path, case: Case) -> None:
-    path, module = tmp_path / "model.onnx", case.module()
-    rnnx.export(module, case.args(batch=2, frames=5), path)
-    for batch, frames in SIZES:
-        args = case.args(batch, frames)
-        hold(plain_run(path, *args), torch_run(module, *args))
+    torch.manual_seed(0)
+    path, module = tmp_path / "model.onnx", Network(case)
+    rnnx.export(module, case.args(*EXAMPLE), path, dynamic_shapes=axes(case))
+    for run in RUNS:
+        args = case.args(*run)
+        given = [arg for arg in args if arg is not None]
+        hold(plain_run(path, *given), torch_run(module, *args))
     graph = onnx.load(path).graph
     hold_native(graph, case)
     hold_free(graph, case)
+
+
+def axes(case: Case) -> Any:
+    """The free axes; they are found where nothing is packed."""
+    if not case.packed:
+        return None
+    state = {1: "batch"}
+    hx = (state, state) if case.kind == "lstm" else state
+    return {"x": case.leading(), "hx": hx if case.explicit else None, "lengths": {0: "batch"}}
 
 
 def hold_native(graph: onnx.GraphProto, case: Case) -> None:
@@ -107,14 +158,55 @@ def hold_native(graph: onnx.GraphProto, case: Case) -> None:
     for node in nodes:
         weights = set(node.input[1:4]) if case.bias else set(node.input[1:3])
         assert weights <= initializers
+        assert bool(node.input[4]) == case.packed
 
 
 def hold_free(graph: onnx.GraphProto, case: Case) -> None:
     """Batch and time are named at every input and output, and nothing else is free."""
-    leading = ("batch", "time") if case.batch_first else ("time", "batch")
-    directions = 2 if case.bidirectional else 1
-    state = (case.layers * directions, "batch", HIDDEN_SIZE)
-    states = [state] * case.states
-    assert dims(graph.input) == [(*leading, FEATURES), *(states if case.explicit else [])]
-    assert dims(graph.output) == [(*leading, directions * HIDDEN_SIZE), *states]
-    assert len(graph.input) == len(flat(case.args(2, 2)))
+    states = [case.state("batch")] * case.states
+    given = [*(states if case.explicit else []), *([("batch",)] if case.packed else [])]
+    assert dims(graph.input) == [(*case.leading(), FEATURES), *given]
+    y, *finals = dims(graph.output)
+    frames = y[1 if case.batch_first else 0]  # as many as the longest sequence has
+    assert isinstance(frames, str)
+    assert (frames == "time") is not case.packed
+    assert y == (*case.leading(frames), HIDDEN_SIZE * case.directions)
+    assert finals == states
+
+
+def pytorchs(
+    kind: str,
+    layers: int,
+    bidirectional: bool,
+    initial_state: bool,
+    packed_sequence: int,
+    dropout: float,
+) -> Case:
+    """Our case for the parameters of `test_rnn` in its `test_pytorch_onnx_onnxruntime.py`.
+
+    `packed_sequence` is 0 where nothing is packed, 1 for time first, and 2 for batch first.
+    """
+    return Case(
+        kind,
+        layers,
+        bidirectional,
+        bias=True,
+        batch_first=packed_sequence == 2,
+        explicit=initial_state,
+        packed=packed_sequence > 0,
+        dropout=dropout,
+    )
+
+
+def test_pytorchs_own_cases_are_among_them() -> None:
+    parameters = itertools.product(OPERATORS, (1, 3), BOTH, BOTH, (0, 1, 2), (0.2, 0.0))
+    theirs = set(itertools.starmap(pytorchs, parameters))
+    assert len(theirs) == 192
+    assert theirs <= set(CASES)
+
+
+def test_every_pair_of_options_is_in_the_sample() -> None:
+    assert len(set(CASES)) == 768
+    for one, other in itertools.combinations(range(len(OPTIONS)), 2):
+        wanted = set(itertools.product(OPTIONS[one], OPTIONS[other]))
+        assert {(astuple(case)[one], astuple(case)[other]) for case in SAMPLE} == wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -105,6 +106,20 @@ def test_a_graph_that_lacks_it_is_refused(
 def test_more_nodes_than_layers_are_refused(graph: ir.Model) -> None:
     with pytest.raises(rnnx.ExportError, match="0 recurrent layers became 1 nodes"):
         guard(graph, LAYOUT, layers=0, opset_version=18)
+
+
+def test_lengths_of_a_fixed_number_are_refused_where_the_batch_is_free(graph: ir.Model) -> None:
+    int32 = ir.TensorType(ir.DataType.INT32)
+    lengths = ir.Value(name="lengths", shape=ir.Shape([2]), type=int32)
+    graph.graph.inputs.append(lengths)
+    layer(graph).replace_input_with(4, lengths)
+    args = (torch.ones(2, 5, 4), torch.ones(2, dtype=torch.int32))
+    guard_free = partial(guard, graph, layers=1, opset_version=18)
+    with pytest.raises(rnnx.ExportError, match="'lengths' are of 2 sequences, while") as caught:
+        guard_free(Layout(args, ({0: "batch", 1: "time"}, {})))
+    assert "'lengths': {0: 'batch'}" in str(caught.value.hint)
+    lengths.shape = ir.Shape(["batch"])
+    guard_free(Layout(args, ({0: "batch", 1: "time"}, {0: "batch"})))
 
 
 def test_another_opset_is_refused(graph: ir.Model) -> None:

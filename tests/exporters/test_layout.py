@@ -148,6 +148,12 @@ def test_what_is_not_clear_is_asked_for(module: nn.Module, args: Any, message: s
     assert "dynamic_shapes={'x': {0: 'batch', 1: 'time'}}" in str(caught.value.hint)
 
 
+def test_an_example_of_nothing_is_refused() -> None:
+    with pytest.raises(rnnx.InputError, match="an example argument holds nothing") as caught:
+        infer(nn.GRU(4, 4), (torch.randn(5, 0, 4),))
+    assert caught.value.hint
+
+
 def held(module: nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -> list[layout.Axes]:
     return list(layout.given(module, args, dynamic_shapes).axes)
 

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+import exportable
 import rnnx
-from exportable import ATOL, OPERATORS, flat, operators, recurrent
+from exportable import ATOL, OPERATORS, flat, operators, plain_run, recurrent, torch_run
 
 SAMPLE = (
     ("gru", True, True, True, False, 0.0, False),
@@ -121,6 +122,50 @@ def test_all_packed_layers(options: Options, tmp_path: Path) -> None:
     for lengths, junk in (([7, 5, 5], float("nan")), ([1], 0.0), ([23, 2, 9, 1], 1e3)):
         for more in (0, 4):
             hold(options, tmp_path, lengths, more, junk)
+
+
+class Calls(nn.Module):
+    """A layer over two packed sequences in turn, then an LSTM with a projection over the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.gru = nn.GRU(3, 3, batch_first=True)
+        self.lstm = nn.LSTM(3, 6, 2, proj_size=2, bidirectional=True, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Any:
+        first, h = self.gru(self.packed(x, lengths))
+        second, h = self.gru(self.packed(-x, lengths), h)
+        third, (p, c) = self.lstm(second)
+        y = [pad_packed_sequence(each, batch_first=True)[0] for each in (first, second, third)]
+        return *y, h, p, c
+
+    def packed(self, x: Tensor, lengths: Tensor) -> Any:
+        return pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")  # torch's own, about its speed
+@pytest.mark.parametrize(
+    ("lengths", "frames"),
+    [
+        ([1], 1),
+        pytest.param([1], 5, marks=pytest.mark.full),
+        pytest.param([1, 1, 1], 1, marks=pytest.mark.full),
+        pytest.param([2, 3], 6, marks=pytest.mark.full),
+    ],
+)
+def test_packed_layers_in_turn_from_an_example_of_any_size(
+    tmp_path: Path, lengths: list[int], frames: int
+) -> None:
+    path, module = tmp_path / "m.onnx", Calls()
+    example = (torch.randn(len(lengths), frames, 3), torch.tensor(lengths))
+    axes = {"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
+    rnnx.export(module, example, path, dynamic_shapes=axes)
+    found = operators(path)
+    assert (found.count("GRU"), found.count("LSTM")) == (2, 2)
+    for ragged, total in (([3, 7, 4], 7), ([1], 1), ([2, 19, 9, 1], 23)):
+        args = (torch.randn(len(ragged), total, 3), torch.tensor(ragged))
+        exportable.hold(plain_run(path, *args), torch_run(module, *args))
 
 
 def test_a_sequence_of_no_frames_keeps_its_state(tmp_path: Path) -> None:

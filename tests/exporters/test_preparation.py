@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,45 @@ def test_other_dtypes_run_in_float32(tmp_path: Path, dtype: torch.dtype) -> None
     widened = Layers()
     widened.load_state_dict(module.state_dict())
     hold(plain_run(path, x), torch_run(widened, x))
+
+
+class Scales(Layers):
+    """Makes a tensor without naming its dtype, after changing the default where told to."""
+
+    def __init__(self, default: torch.dtype | None) -> None:
+        super().__init__()
+        self.default = default
+
+    def forward(self, x: Tensor) -> Any:
+        if self.default is not None:
+            torch.set_default_dtype(self.default)
+        return self.rnn(x)[0] * torch.linspace(0.5, 2.0, 5)
+
+
+@pytest.fixture
+def default_dtype() -> Iterator[torch.dtype]:
+    """The default dtype, which is given back after the test."""
+    default = torch.get_default_dtype()
+    yield default
+    torch.set_default_dtype(default)
+
+
+def test_the_callers_default_dtype_is_no_matter(tmp_path: Path, default_dtype: torch.dtype) -> None:
+    torch.set_default_dtype(torch.float64)
+    path, module = tmp_path / "m.onnx", Scales(None)
+    contract = rnnx.export(module, (torch.randn(2, 5, 4),), path)
+    assert contract.outputs[0].dtype == "float32"
+    assert rnnx.check(path, module).passed
+    assert torch.get_default_dtype() == torch.float64
+
+
+def test_a_model_that_changes_the_default_dtype_is_refused(
+    tmp_path: Path, default_dtype: torch.dtype
+) -> None:
+    with pytest.raises(rnnx.ExportError, match=r"differs .* dtype float32 instead of float64"):
+        rnnx.export(Scales(torch.float64), (torch.randn(2, 5, 4),), tmp_path / "m.onnx")
+    assert torch.get_default_dtype() == default_dtype
+    assert not list(tmp_path.iterdir())
 
 
 def test_parametrized_recurrent_weights(tmp_path: Path) -> None:

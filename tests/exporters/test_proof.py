@@ -218,6 +218,23 @@ def test_a_graph_that_does_not_load_is_an_export_error(tmp_path: Path) -> None:
         prove_export(artifact.load_graph(path), nn.ReLU(), Layout((), ()))
 
 
+def test_a_graph_that_runs_at_one_length_only_is_an_export_error(tmp_path: Path) -> None:
+    body = "shape = Constant<value_ints=[2,5,4]>()  y = Reshape(x, shape)"
+    path = save_text(tmp_path / "m.onnx", "float[b,t,4] x", "float[b,t,4] y", body)
+    layout = Layout((X,), ({0: "batch", 1: "time"},))
+    with pytest.raises(rnnx.ExportError, match=r"cannot run .* at sizes .*'time': 7") as caught:
+        prove_export(artifact.load_graph(path), nn.Identity(), layout)
+    assert caught.value.hint
+
+
+def test_a_model_that_runs_at_one_length_only_proves_nothing(tmp_path: Path) -> None:
+    path = save_text(tmp_path / "m.onnx", "float[b,t,4] x", "float[b,t,4] y", "y = Identity(x)")
+    module, layout = Network(lambda p, x: x.view(2, 5, 4)), Layout((X,), ({0: "batch", 1: "time"},))
+    with pytest.raises(rnnx.ExportError, match="runs at the example's sizes only") as caught:
+        prove_export(artifact.load_graph(path), module, layout)
+    assert caught.value.hint
+
+
 def test_a_constant_is_run_for_two_sequences(tmp_path: Path) -> None:
     path = save_text(
         tmp_path / "m.onnx",

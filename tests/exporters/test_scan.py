@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,43 @@ def test_a_step_becomes_a_scan_with_free_batch_and_time(
             expected = pytree.tree_leaves(model(*x))
         for actual, reference in zip(run(path, *x), expected, strict=True):
             np.testing.assert_allclose(actual, reference.numpy(), rtol=1e-5, atol=1e-5)
+
+
+class ScansCells(nn.Module):
+    """Each of torch's cells over the frames, with biases and without."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        relu = partial(nn.RNNCell, nonlinearity="relu")
+        self.cells = nn.ModuleList(
+            cell(FEATURES, HIDDEN, bias=bias)
+            for cell in (nn.RNNCell, relu, nn.GRUCell, nn.LSTMCell)
+            for bias in (True, False)
+        )
+
+    def forward(self, x: Tensor, h: Tensor) -> Any:
+        starts = [(h, -h) if isinstance(cell, nn.LSTMCell) else h for cell in self.cells]
+        pairs = zip(self.cells, starts, strict=True)
+        return [rnnx.scan(cell, start, x, dim=self.dim) for cell, start in pairs]
+
+
+@pytest.mark.parametrize("dim", [pytest.param(0, marks=pytest.mark.full), 1])
+def test_a_cell_given_as_the_step_becomes_one_native_node(tmp_path: Path, dim: int) -> None:
+    torch.manual_seed(0)
+    path, model = tmp_path / "model.onnx", ScansCells(dim).eval()
+    axes = {"x": {dim: "time", 1 - dim: "batch"}, "h": {0: "batch"}}
+    example = torch.randn(5, 5, FEATURES), torch.randn(5, HIDDEN)
+    contract = rnnx.export(model, example, path, dynamic_shapes=axes)
+    native = {name: contract.operators.get(name) for name in ("RNN", "GRU", "LSTM", "Scan")}
+    assert native == {"RNN": 4, "GRU": 2, "LSTM": 2, "Scan": None}
+    for batch, frames in SIZES:
+        leading = (batch, frames) if dim else (frames, batch)
+        args = torch.randn(*leading, FEATURES), torch.randn(batch, HIDDEN)
+        with torch.no_grad():
+            expected = pytree.tree_leaves(model(*args))
+        for actual, reference in zip(run(path, *args), expected, strict=True):
+            np.testing.assert_allclose(actual, reference.numpy(), rtol=0, atol=1e-5)
 
 
 class Unrolled(Network):

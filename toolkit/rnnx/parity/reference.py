@@ -12,6 +12,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from rnnx_exporters.arguments import rebuild, record
+from rnnx_exporters.capture import quiet
 from rnnx_exporters.preparation import frozen_copy
 from rnnx_runtime.contract import Contract, Dims, State
 from rnnx_runtime.errors import InputError
@@ -57,7 +58,7 @@ class Reference:
         """
         after: dict[str, Array] = {}
         args = self._args(feeds)
-        with torch.no_grad(), self._stateful(states, after):
+        with torch.no_grad(), quiet(), self._stateful(states, after):
             try:
                 result = self._module(*args)
             except Exception as error:  # the user's model may raise anything
