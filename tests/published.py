@@ -36,7 +36,7 @@ def published_file(name: str, path: str) -> Path:
     """
     variable = f"RNNX_{name.upper().replace('-', '_')}"
     try:
-        file = Path(os.environ.get(variable) or distribution(name).locate_file("")) / path
+        file = Path(os.environ.get(variable) or str(distribution(name).locate_file(""))) / path
     except PackageNotFoundError:
         file = Path(path)
     if not file.is_file():
