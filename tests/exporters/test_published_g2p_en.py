@@ -1,13 +1,10 @@
 """The published grapheme-to-phoneme network of the package g2p-en 2.1.0, exported.
 
-The reference is the package's own algorithm in pure numpy, one word at a time. Needs the package's
-file `checkpoint20.npz`: from the installed package, or where RNNX_G2P_EN says.
+The reference is the package's own algorithm in pure numpy, one word at a time.
 """
 
 from __future__ import annotations
 
-import os
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import rnnx
+from published import published_file
 
 pytestmark = pytest.mark.full
 
@@ -52,14 +50,7 @@ def _words() -> list[str]:
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, np.ndarray]:
-    given = os.environ.get("RNNX_G2P_EN")
-    try:
-        path = Path(given or distribution("g2p-en").locate_file("g2p_en/checkpoint20.npz"))
-    except PackageNotFoundError:
-        pytest.skip("g2p-en is not installed, and RNNX_G2P_EN names no checkpoint20.npz")
-    if not path.is_file():
-        pytest.skip(f"no file at {path}")
-    with np.load(path) as file:
+    with np.load(published_file("g2p-en", "g2p_en/checkpoint20.npz")) as file:
         return dict(file)
 
 
