@@ -18,6 +18,7 @@ from rnnx_exporters.rules.recurrent import SEQUENCE_LENS
 from rnnx_exporters.streaming_proof import prove_streaming
 from rnnx_exporters.tidy import recurrent_nodes
 from rnnx_exporters.timeline import Fact, Frames, Length, Plan, Refused, follow, refuse
+from rnnx_exporters.timetable import note
 from rnnx_exporters.wire_shapes import WireShapes
 from rnnx_runtime.contract import Contract, Dims, Port
 from rnnx_runtime.errors import NotStreamableError
@@ -72,13 +73,10 @@ def stream_graph(model: ir.Model, contract: Contract) -> Contract:
     Raises:
         NotStreamableError: the network cannot run frame after frame.
     """
-    _refuse_old(model)
-    _refuse_state_names(model)
-    _refuse_lengths(model)
-    plan = follow(model, {port.name: _fact(port) for port in contract.inputs})
-    _refuse_untimely(model, contract, plan.facts)
+    plan, memory = planned(model, contract)
     facts = {value.name: plan.facts.get(value) for value in model.graph.outputs}
-    memory = _remember(model, contract, plan)
+    note(model, plan, memory)
+    _carry_out(plan, memory)
     common.RemoveUnusedNodesPass()(model)
     _drop_state_inputs(model, contract)
     _forget_shapes(model)
@@ -98,6 +96,20 @@ def stream_graph(model: ir.Model, contract: Contract) -> Contract:
     )
 
 
+def planned(model: ir.Model, contract: Contract) -> tuple[Plan, Memory]:
+    """What a stream must remember of an offline graph, and where that is to stand.
+
+    Raises:
+        NotStreamableError: the network cannot run frame after frame.
+    """
+    _refuse_old(model)
+    _refuse_state_names(model)
+    _refuse_lengths(model)
+    plan = follow(model, {port.name: _fact(port) for port in contract.inputs})
+    _refuse_untimely(model, contract, plan.facts)
+    return plan, Memory(model, plan, WireShapes(model.clone(), contract))
+
+
 def _refuse_lengths(model: ir.Model) -> None:
     for node in recurrent_nodes(model):
         if len(node.inputs) > SEQUENCE_LENS and node.inputs[SEQUENCE_LENS] is not None:
@@ -112,16 +124,14 @@ def _fact(port: Port) -> Fact:
     return None if port.time_axis is None else Frames(port.time_axis)
 
 
-def _remember(model: ir.Model, contract: Contract, plan: Plan) -> Memory:
-    """Carry out the edits of the plan."""
-    memory = Memory(model, plan, WireShapes(model.clone(), contract))
+def _carry_out(plan: Plan, memory: Memory) -> None:
+    """Change the graph as planned."""
     for edit in plan.edits:
         try:
             edit.apply(memory)
         except Refused as error:
             raise refuse(edit.node, str(error), error.hint) from error
-    model.graph.sort()
-    return memory
+    memory.model.graph.sort()
 
 
 def _timed(port: Port, value: ir.Value, fact: Fact, memory: Memory) -> Port:

@@ -13,16 +13,29 @@ import click
 from rnnx.cli.common import as_json, human_bytes, print_json
 
 if TYPE_CHECKING:
+    from rnnx_exporters.timetable import Row
     from rnnx_runtime import Contract, State
 
 
 @click.command("inspect")
 @click.argument("model", type=click.Path(dir_okay=False))
+@click.option("--timeline", is_flag=True, help="Show the time axis, stride and delay of each wire.")
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False),
+    help="Draw the timeline into this file (.png, .svg or .pdf).",
+)
 @as_json
-def command(model: str, as_json: bool) -> None:
-    """Show what MODEL is, what it takes and gives, and what is known of its quality."""
+def command(model: str, timeline: bool, picture: str | None, as_json: bool) -> None:
+    """Show what MODEL is, what it takes and gives, and what is known of its quality.
+
+    With --timeline, MODEL may be any ONNX file: shown is how time runs through it when it streams.
+    """
     from rnnx_runtime import load_contract
 
+    if timeline or picture:
+        _show_timeline(model, picture, as_json)
+        return
     contract = load_contract(model)
     size = Path(model).stat().st_size
     if as_json:
@@ -32,6 +45,33 @@ def command(model: str, as_json: bool) -> None:
     click.echo(f"{model} ({human_bytes(size)}, {_kind(contract)})")
     for what, value in _facts(contract):
         click.echo(f"{what:<11}  {value}".rstrip())
+
+
+def _show_timeline(model: str, picture: str | None, as_json: bool) -> None:
+    import dataclasses
+
+    from rnnx.table import render
+    from rnnx_exporters.timetable import timetable
+
+    rows = timetable(model)
+    if picture is not None:
+        from rnnx.timeline_picture import draw
+
+        draw(picture, rows)
+        click.echo(f"drew {picture}", err=True)
+    if as_json:
+        print_json([dataclasses.asdict(row) for row in rows])
+        return
+    header = ("wire", "operator", "module", "axis", "stride", "delay", "saw frames")
+    cells = [
+        (r.wire, r.operator, r.module, str(r.axis), r.stride, f"{r.delay:g}", _saw(r)) for r in rows
+    ]
+    click.echo(render(header, cells))
+
+
+def _saw(row: Row) -> str:
+    first = "all" if row.first is None else f"{row.first:+g}"
+    return f"{first} to {row.last:+g}"
 
 
 def _kind(contract: Contract) -> str:
