@@ -57,6 +57,14 @@ class Clock:
         """Behind an operator that remembers every frame before."""
         return replace(self, first=None)
 
+    def lag(self, frames: int) -> Fraction:
+        """How many frames fewer than their share of so many input frames have come."""
+        return frames / self.stride - self.count(frames)
+
+    def delayed(self, frames: int) -> Clock:
+        """The same frames, so many later."""
+        return replace(self, count=self.count.then(addend=-frames))
+
     def joined(self, other: Clock) -> Clock:
         """Where two wires of the same stride meet: the later one counts."""
         firsts = (self.first, other.first)

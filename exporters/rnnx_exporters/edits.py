@@ -181,6 +181,9 @@ class RunningSum:
             1 if place == axis else dim for place, dim in enumerate(memory.dims(value, self.frames))
         ]
         so_far, kept = memory.take(node, "sum", dims, memory.dtype(value))
+        if memory.skip(self.frames.clock):
+            value = memory.blanked(node, value, self.frames)
+            node.replace_input_with(0, value)
         users = tuple(out.uses())
         total = memory.insert(node, "Add", [out, so_far])
         last = memory.cut(node, total, axis, start=-1)
@@ -195,11 +198,13 @@ class Position:
     """Range over the frames: the place of a frame in the whole sequence."""
 
     node: ir.Node
+    clock: Clock
 
     def apply(self, memory: Memory) -> None:
         """Add the number of frames that went before."""
         node, out = self.node, self.node.outputs[0]
-        before, kept = memory.take(node, "sum", (1,), memory.dtype(out))
+        skip = -float(memory.skip(self.clock))
+        before, kept = memory.take(node, "sum", (1,), memory.dtype(out), fill=skip)
         users = tuple(out.uses())
         place = memory.insert(node, "Add", [out, before])
         delta = node.inputs[2]
@@ -246,9 +251,8 @@ class Readout:
         users = tuple(self.out.uses())
         before, kept = memory.take(node, "last", dims, memory.dtype(value))
         known = memory.insert(node, "Concat", [before, value], axis=axis)
-        mask = memory.insert(node, "Cast", [memory.mask(self.frames.clock)], to=ir.DataType.INT64)
-        count = memory.insert(node, "ReduceSum", [mask], keepdims=1)
-        last = memory.insert(node, "Gather", [known, count], axis=axis)
+        place = memory.last_place(node, self.frames.clock)
+        last = memory.insert(node, "Gather", [known, place], axis=axis)
         memory.give(kept, last)
         if self.out.shape is not None and len(self.out.shape) < len(dims):
             last = memory.insert(node, "Squeeze", [last, memory.constant(axis)])

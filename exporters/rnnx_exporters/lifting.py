@@ -45,7 +45,8 @@ class Lift:
             taken, kept = memory.take(node, kind, dims, "float32", initial=initial)
             node.replace_input_with(place, memory.insert(node, "Unsqueeze", [taken, axis]))
             after = node.outputs[place - FIRST_STATE + 1]
-            memory.give(kept, memory.insert(node, "Squeeze", [after, axis]))
+            squeezed = memory.insert(node, "Squeeze", [after, axis])
+            memory.give(kept, _begun(memory, node, self.frames, squeezed, taken))
 
     def _complete_outputs(self, kinds: int) -> None:
         """Give the node all its state outputs; an exporter may have left out unused ones."""
@@ -60,6 +61,7 @@ class Carry:
 
     node: ir.Node
     place: int
+    frames: Frames
 
     def apply(self, memory: Memory) -> None:
         """Take it from an input of the graph, and give it back."""
@@ -76,7 +78,17 @@ class Carry:
         dims = memory.shapes.dims(value, time_axis=-1)
         taken, kept = memory.take(node, "carry", dims, memory.dtype(value), initial=initial)
         node.replace_input_with(place, taken)
-        memory.give(kept, out)
+        memory.give(kept, _begun(memory, node, self.frames, out, taken))
+
+
+def _begun(
+    memory: Memory, node: ir.Node, frames: Frames, after: ir.Value, before: ir.Value
+) -> ir.Value:
+    """The state after a call; that before it, if no frame of the call is of the sequence."""
+    if not memory.skip(frames.clock):
+        return after
+    begun = memory.cut(node, memory.mask(frames.clock), 0, end=1)
+    return memory.insert(node, "Where", [begun, after, before])
 
 
 def initial_state(memory: Memory, node: ir.Node, place: int) -> npt.NDArray[Any] | None:

@@ -49,30 +49,49 @@ class Memory:
         model: the graph, changed in place.
         plan: its facts.
         shapes: the shapes of its wires.
+        chunk: how many frames every call takes, if that is fixed; caches then begin at their full
+            length, as if frames had come before the sequence, and masks tell that those are none.
 
     Attributes:
         first_chunk: the least number of frames after which every wire has its first frame.
+        past: how many frames went in before the sequence.
         chunk_multiple: how many frames all strides divide.
         ends: whether the end of a sequence takes a run of its own.
         states, masks: what was made so far.
     """
 
-    def __init__(self, model: ir.Model, plan: Plan, shapes: WireShapes) -> None:
+    def __init__(
+        self, model: ir.Model, plan: Plan, shapes: WireShapes, chunk: int | None = None
+    ) -> None:
         clocks = plan.clocks()
         self.model = model
         self.shapes = shapes
         self.chunk_multiple = lcm(*((1 / clock.stride).denominator for clock in clocks))
+        self.chunk = chunk
         self.first_chunk = _first_chunk([clock.count for clock in clocks])
+        self.past = 0 if chunk is None else -(-self.first_chunk // chunk) * chunk
         self.ends = any(clock.count != clock.length for clock in clocks)
         self.ends = self.ends or (self.first_chunk, self.chunk_multiple) != (1, 1)
+        self.ends = self.ends or (chunk or 1) > 1
         self.states: list[State] = []
         self.masks: dict[tuple[Count, Count, int], Port] = {}
         self._alike: dict[ir.Value, ir.Value] = {}
         self._constants: dict[tuple[int, ...], ir.Value] = {}
 
     def count(self, clock: Clock) -> int:
-        """The frames of a wire that the first chunk gives."""
-        return clock.count(self.first_chunk)
+        """The frames of a wire after the first chunk, or after all that is past."""
+        return clock.count(self.past or self.first_chunk)
+
+    def here(self, clock: Clock) -> Count:
+        """The frames that come out of a wire, those of the past among them."""
+        if not self.past:
+            return clock.count
+        rate = 1 / clock.stride
+        return Count().then(multiplier=rate.numerator, divisor=rate.denominator)
+
+    def skip(self, clock: Clock) -> int:
+        """How many frames of a wire are of what is past."""
+        return max(0, int(clock.lag(self.past))) if self.past else 0
 
     def remember(
         self,
@@ -100,10 +119,11 @@ class Memory:
         """
         dtype = "float32" if dims else self.dtype(value)
         sizes = list(dims or self.dims(value, frames))
-        if masked:
+        if masked or (start and self.skip(frames.clock)):
             value = self._masked(node, value, frames, fill, behind=len(sizes) - 1 - frames.axis)
         if not start and not keep:
             return value
+        start = keep if self.past else start
         sizes[frames.axis] = keep
         taken, kept = self.take(
             node, "cache", sizes, dtype, time_axis=frames.axis, start_frames=start, fill=fill
@@ -120,6 +140,20 @@ class Memory:
     def dtype(self, value: ir.Value) -> str:
         """The numpy dtype name of a wire."""
         return _dtype(self._alike.get(value, value))
+
+    def last_place(self, node: ir.Node, clock: Clock) -> ir.Value:
+        """The place of the last frame of the sequence in this call, from 1; 0 if it has none."""
+        here = self.insert(node, "Cast", [self.mask(clock)], to=ir.DataType.INT64)
+        if not self.past:
+            return self.insert(node, "ReduceSum", [here], keepdims=1)
+        places = self.constant(*range(1, int((self.chunk or 0) / clock.stride) + 1))
+        counted = self.insert(node, "Mul", [here, places])
+        return self.insert(node, "ReduceMax", [counted, self.constant(0)], keepdims=1)
+
+    def blanked(self, node: ir.Node, value: ir.Value, frames: Frames) -> ir.Value:
+        """The wire with zeros in all frames that are not of the sequence."""
+        behind = len(self.dims(value, frames)) - 1 - frames.axis
+        return self.alike(self._masked(node, value, frames, 0.0, behind=behind), value)
 
     def alike(self, new: ir.Value, old: ir.Value) -> ir.Value:
         """Note that a new wire has the shape and dtype of one of the offline graph."""
@@ -195,8 +229,9 @@ class Memory:
                 dims=dims,
                 time_axis=0,
                 stride=clock.stride,
-                count=clock.count,
+                count=self.here(clock),
                 length=clock.length,
+                skip=self.skip(clock),
             )
             self._input(name, dims, ir.DataType.BOOL)
         name = self.masks[key].name

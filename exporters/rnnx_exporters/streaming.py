@@ -13,6 +13,7 @@ from onnx_ir.passes import common
 
 from rnnx_exporters import artifact
 from rnnx_exporters.describe import TIME, describe
+from rnnx_exporters.fixed_shapes import fix_shapes
 from rnnx_exporters.memory import Memory
 from rnnx_exporters.rules.recurrent import SEQUENCE_LENS
 from rnnx_exporters.streaming_proof import prove_streaming
@@ -28,7 +29,11 @@ _STATE_NAME = re.compile(r"(s\d{3,}_(in|out))|(mask\d{3,})")
 
 
 def to_streaming(
-    src: str | os.PathLike[str], dst: str | os.PathLike[str], *, time: str = TIME
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    time: str = TIME,
+    chunk: int | None = None,
 ) -> Contract:
     """Make the ONNX file `src`, whoever exported it, a streaming artifact `dst`.
 
@@ -36,6 +41,8 @@ def to_streaming(
         src: an offline graph, its time axis free and named `time`.
         dst: the file to write.
         time: the name of the time axis.
+        chunk: make every call take so many frames, of one sequence: all shapes are numbers then,
+            as some runtimes want them. What frames wait for adds to the delay.
 
     Returns:
         The artifact's contract.
@@ -46,34 +53,41 @@ def to_streaming(
     """
     model = artifact.load_graph(src)
     common.ShapeInferencePass()(model)
-    return write_streaming(model, describe(model, time=time), dst)
+    return write_streaming(model, describe(model, time=time), dst, chunk=chunk)
 
 
-def write_streaming(model: ir.Model, contract: Contract, path: str | os.PathLike[str]) -> Contract:
+def write_streaming(
+    model: ir.Model,
+    contract: Contract,
+    path: str | os.PathLike[str],
+    *,
+    chunk: int | None = None,
+) -> Contract:
     """Rewrite `model` in place, prove it against what it was, and write it.
 
     Args:
         model: an offline graph.
         contract: its description.
         path: the file to write.
+        chunk: how many frames every call takes, if that is to be fixed.
 
     Raises:
         NotStreamableError: the network cannot run frame after frame, or the proof failed.
     """
     offline = model.clone()
-    contract = artifact.seal(model, stream_graph(model, contract))
+    contract = artifact.seal(model, stream_graph(model, contract, chunk))
     with artifact.writing(model, path) as beside:
         prove_streaming(offline, beside, contract)
     return contract
 
 
-def stream_graph(model: ir.Model, contract: Contract) -> Contract:
+def stream_graph(model: ir.Model, contract: Contract, chunk: int | None = None) -> Contract:
     """Rewrite `model` in place; its contract as a streaming artifact.
 
     Raises:
         NotStreamableError: the network cannot run frame after frame.
     """
-    plan, memory = planned(model, contract)
+    plan, memory = planned(model, contract, chunk)
     facts = {value.name: plan.facts.get(value) for value in model.graph.outputs}
     note(model, plan, memory)
     _carry_out(plan, memory)
@@ -82,7 +96,7 @@ def stream_graph(model: ir.Model, contract: Contract) -> Contract:
     _forget_shapes(model)
     left = {value.name for value in model.graph.inputs}
     outputs = {value.name: value for value in model.graph.outputs}
-    return dataclasses.replace(
+    streaming = dataclasses.replace(
         contract,
         inputs=tuple(port for port in contract.inputs if port.name in left),
         outputs=tuple(
@@ -90,13 +104,15 @@ def stream_graph(model: ir.Model, contract: Contract) -> Contract:
         ),
         states=tuple(memory.states),
         masks=tuple(memory.masks.values()),
-        first_chunk=memory.first_chunk,
-        chunk_multiple=memory.chunk_multiple,
+        first_chunk=chunk or memory.first_chunk,
+        chunk_multiple=chunk or memory.chunk_multiple,
+        chunk=chunk,
         streaming=True,
     )
+    return streaming if chunk is None else fix_shapes(model, streaming)
 
 
-def planned(model: ir.Model, contract: Contract) -> tuple[Plan, Memory]:
+def planned(model: ir.Model, contract: Contract, chunk: int | None = None) -> tuple[Plan, Memory]:
     """What a stream must remember of an offline graph, and where that is to stand.
 
     Raises:
@@ -105,9 +121,20 @@ def planned(model: ir.Model, contract: Contract) -> tuple[Plan, Memory]:
     _refuse_old(model)
     _refuse_state_names(model)
     _refuse_lengths(model)
-    plan = follow(model, {port.name: _fact(port) for port in contract.inputs})
+    inputs = {port.name: _fact(port) for port in contract.inputs}
+    plan, shapes = follow(model, inputs), WireShapes(model.clone(), contract)
     _refuse_untimely(model, contract, plan.facts)
-    return plan, Memory(model, plan, WireShapes(model.clone(), contract))
+    memory = Memory(model, plan, shapes)
+    if chunk is None:
+        return plan, memory
+    if chunk < 1 or chunk % memory.chunk_multiple:
+        raise NotStreamableError(
+            f"a chunk of {chunk} frames is no multiple of {memory.chunk_multiple},"
+            " which the network's strides make of its input",
+            hint=f"Take a multiple of {memory.chunk_multiple}.",
+        )
+    plan = follow(model, inputs, chunk=chunk)
+    return plan, Memory(model, plan, shapes, chunk)
 
 
 def _refuse_lengths(model: ir.Model) -> None:
@@ -140,15 +167,16 @@ def _timed(port: Port, value: ir.Value, fact: Fact, memory: Memory) -> Port:
         return dataclasses.replace(port, time_axis=None)
     clock = fact.clock
     seen = None if clock.first is None else math.ceil(clock.last - clock.first) + 1
-    lag = memory.first_chunk - memory.count(clock) * clock.stride
+    lag = clock.lag(memory.past or memory.first_chunk) * clock.stride
     return dataclasses.replace(
         port,
         dims=_named_time(port, value, fact, memory),
         time_axis=fact.axis,
         delay=max(0, math.ceil(lag)),
         stride=clock.stride,
-        count=clock.count,
+        count=memory.here(clock),
         length=clock.length,
+        skip=memory.skip(clock),
         lookahead=math.ceil(clock.last),
         receptive_field=seen,
     )

@@ -121,12 +121,15 @@ class Refused(Exception):  # noqa: N818 - a rule's verdict, never seen by users
         self.hint = hint
 
 
-def follow(model: ir.Model, inputs: Mapping[str, Fact]) -> Plan:
+def follow(model: ir.Model, inputs: Mapping[str, Fact], *, chunk: int | None = None) -> Plan:
     """The facts of every wire of the graph, and what it must remember.
 
     Args:
         model: the graph, its shapes inferred.
         inputs: the facts of the graph's inputs by name.
+        chunk: how many input frames every call takes, if that is fixed. The first calls are then
+            filled up with frames before the sequence, which must not reach a recurrent state: where
+            one is, frames are delayed until a chunk is of the sequence or not as a whole.
 
     Raises:
         NotStreamableError: an operator cannot run frame after frame; names node, module and reason.
@@ -136,7 +139,7 @@ def follow(model: ir.Model, inputs: Mapping[str, Fact]) -> Plan:
         known = [None if value is None else plan.facts.get(value) for value in node.inputs]
         try:
             _refuse_captured(node, plan.facts)
-            planned = _derive(node, known)
+            planned = _derive(node, known, chunk)
         except Refused as error:
             raise refuse(node, str(error), error.hint) from error
         facts = list(planned.facts)
@@ -165,7 +168,7 @@ def _refuse_captured(node: ir.Node, facts: Mapping[ir.Value, Fact]) -> None:
         raise Refused(f"its body reads {captured.name!r} from outside, which depends on the frames")
 
 
-def _derive(node: ir.Node, known: list[Fact]) -> Planned:
+def _derive(node: ir.Node, known: list[Fact], chunk: int | None) -> Planned:
     from rnnx_exporters.rules import DOMAINS
 
     if all(fact is None for fact in known):
@@ -173,26 +176,32 @@ def _derive(node: ir.Node, known: list[Fact]) -> Planned:
     rule = DOMAINS.get(node.domain, {}).get(node.op_type)
     if rule is None:
         raise Refused("rnnx has no streaming rule for this operator")
-    known, waiting = _aligned(node, known)
+    known, waiting = _aligned(node, known, chunk)
     result = rule(node, known)
     if isinstance(result, Planned):
         return replace(result, edits=(*waiting, *result.edits))
     return Planned(result, waiting)
 
 
-def _aligned(node: ir.Node, known: list[Fact]) -> tuple[list[Fact], list[Edit]]:
+def _aligned(node: ir.Node, known: list[Fact], chunk: int | None) -> tuple[list[Fact], list[Edit]]:
     """The facts as they are once every wire has waited for the latest."""
     framed = [fact for fact in known if isinstance(fact, Frames)]
     if len({fact.clock.stride for fact in framed}) > 1:
         rates = ", ".join(str(fact.clock.stride) for fact in framed)
         raise Refused(f"its inputs run at different rates: every {rates} input frames")
-    clocks = list(dict.fromkeys(fact.clock for fact in framed))
-    if len(clocks) < 2:
+    if not framed:
         return known, []
-    meeting = reduce(Clock.joined, clocks)
+    meeting = reduce(Clock.joined, dict.fromkeys(fact.clock for fact in framed))
+    if chunk is not None and node.op_type in _STATEFUL:
+        meeting = meeting.delayed(int(-meeting.lag(chunk << _PAST) % (chunk / meeting.stride)))
     pairs = list(enumerate(known))
     late = [(i, f) for i, f in pairs if isinstance(f, Frames) and f.clock.count != meeting.count]
     if any(fact.rows for _, fact in late):
         raise Refused("wires whose time is merged with the batch must be delayed to meet here")
     met: list[Fact] = [replace(f, clock=meeting) if isinstance(f, Frames) else f for f in known]
     return met, [Align(node, place, fact, meeting) for place, fact in late]
+
+
+_STATEFUL = frozenset({"DynamicQuantizeLSTM", "GRU", "LSTM", "RNN", "Scan"})
+# With this many chunks before the sequence, every cache is full.
+_PAST = 24

@@ -57,7 +57,7 @@ def _stepping(node: ir.Node, carried: int, frames: Frames) -> Planned:
     axes = ints(node, "scan_output_axes", [0] * scanned)
     ranks = [rank(value) for value in node.outputs[carried:]]
     outputs = [Frames(a % r, clock) for a, r in zip(axes, ranks, strict=True)]
-    edits: list[Edit] = [Carry(node, place) for place in range(carried)]
+    edits: list[Edit] = [Carry(node, place, frames) for place in range(carried)]
     return Planned([*(Last() for _ in range(carried)), *outputs], edits)
 
 

@@ -51,7 +51,7 @@ def range_(node: ir.Node, facts: list[Fact]) -> Planned:
     first, step = (float(constant(node.inputs[place]).reshape(())) for place in (0, 2))
     if limit.clock is None or step != 1 or limit.plus != first:
         raise Refused(LENGTH_UNKNOWN)
-    return Planned([Frames(0, limit.clock)], [Position(node)])
+    return Planned([Frames(0, limit.clock)], [Position(node, limit.clock)])
 
 
 def laid_out(data: Fact, sizes: Fact) -> Sequence[Fact]:

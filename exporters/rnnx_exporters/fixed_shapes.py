@@ -1,0 +1,51 @@
+"""Makes every shape of a streaming graph a number, for runtimes that want that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from rnnx_runtime.contract import Contract, Dims, Port, State
+
+_BATCH = 1
+
+
+def fix_shapes(model: ir.Model, contract: Contract) -> Contract:
+    """Give one sequence and `contract.chunk` frames to a graph in place; its contract then."""
+    chunk = contract.chunk or 1
+    fixed = replace(
+        contract,
+        inputs=tuple(_fixed(port, chunk) for port in contract.inputs),
+        outputs=tuple(_fixed(port, chunk) for port in contract.outputs),
+        masks=tuple(_fixed(port, chunk) for port in contract.masks),
+        states=tuple(replace(state, dims=_one(state.dims)) for state in contract.states),
+    )
+    dims = _by_name((*fixed.inputs, *fixed.outputs, *fixed.masks), fixed.states)
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.shape = ir.Shape(dims[str(value.name)])
+    common.ShapeInferencePass()(model)
+    return fixed
+
+
+def _fixed(port: Port, chunk: int) -> Port:
+    """The port with the frames of one call; frames wait in outputs, too."""
+    here = int(chunk / port.stride)
+    dims = tuple(
+        here if axis == port.time_axis else size for axis, size in enumerate(_one(port.dims))
+    )
+    return replace(port, dims=dims)
+
+
+def _one(dims: Dims) -> Dims:
+    """The shape with one sequence."""
+    return tuple(_BATCH if isinstance(dim, str) else dim for dim in dims)
+
+
+def _by_name(ports: Iterable[Port], states: Iterable[State]) -> dict[str, Dims]:
+    named = {port.name: port.dims for port in ports}
+    for state in states:
+        named |= {state.input_name: state.dims, state.output_name: state.dims}
+    return named
