@@ -79,6 +79,13 @@ class ReluTurned(Cell):
         return h, h
 
 
+class ElmanEinsum(ElmanMatmul):
+    def step(self, h: Tensor, x: Tensor) -> Any:
+        recurrent = torch.einsum("gh,bh->bg", self.u, h)
+        h = torch.tanh(recurrent + torch.einsum("bf,fh->bh", x, self.w) + self.b)
+        return h, h
+
+
 class LinearMatmul(Cell):
     def build(self, features: int, hidden: int) -> None:
         self.a, self.b = self.weight(hidden, hidden), self.weight(hidden, features)
@@ -319,6 +326,7 @@ NATIVE: dict[str, list[type[Cell]]] = {
     "RNN": [
         ElmanOneLinear,
         ElmanMatmul,
+        ElmanEinsum,
         ReluStateFirst,
         ReluTurned,
         LinearMatmul,
@@ -354,6 +362,18 @@ NATIVE: dict[str, list[type[Cell]]] = {
 class TanhTwice(ElmanOneLinear):
     def step(self, h: Tensor, x: Tensor) -> Any:
         h = torch.tanh(torch.tanh(self.mix(torch.cat([x, h], 1))))
+        return h, h
+
+
+class EinsumBothWays(Cell):
+    """The state's outer product with itself, in part: no matrix of weights."""
+
+    def build(self, features: int, hidden: int) -> None:
+        self.w = self.weight(features, hidden)
+
+    def step(self, h: Tensor, x: Tensor) -> Any:
+        mixed = torch.einsum("bh,bk->bh", h, 0.1 * h)  # more would be chaotic
+        h = torch.tanh(torch.einsum("bf,fh->bh", x, self.w) + mixed)
         return h, h
 
 
@@ -492,6 +512,7 @@ class PeepholeMixes(Peepholes):
 
 NEAR_MISSES: list[type[Cell]] = [
     TanhTwice,
+    EinsumBothWays,
     OutputOfOutput,
     OutputBefore,
     TwoStepsBack,

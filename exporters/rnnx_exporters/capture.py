@@ -79,15 +79,23 @@ class Captured:
     assumptions: Sequence[Assumption] = ()
 
 
-def capture(module: torch.nn.Module, layout: Layout, opset_version: int) -> Captured:
+def capture(
+    module: torch.nn.Module, layout: Layout, opset_version: int, *, scans: bool
+) -> Captured:
     """The ONNX graph of `module`, recurrent layers native, free axes free.
+
+    Args:
+        module: the network; left as it is.
+        layout: the example and its free axes.
+        opset_version: the ONNX opset.
+        scans: whether a projected LSTM may be a Scan, where that is faster.
 
     Raises:
         ExportError: torch cannot capture the model, or its code freezes a free size.
     """
     with quiet(), _recording() as frozen:
         try:
-            program, layers = _traced(module, layout)
+            program, layers = _traced(module, layout, scans)
         except RnnxError:
             raise
         except Exception as error:  # torch.export raises many unrelated classes
@@ -100,23 +108,25 @@ def _assumed(program: torch.export.ExportedProgram, frozen: Frozen) -> list[Assu
     return [replace(one, line=lines.get(one.guard, frozen.line)) for one in assumptions(program)]
 
 
-def _traced(module: torch.nn.Module, layout: Layout) -> tuple[torch.export.ExportedProgram, int]:
+def _traced(
+    module: torch.nn.Module, layout: Layout, scans: bool
+) -> tuple[torch.export.ExportedProgram, int]:
     """The program and the layers it called; where sizes have a least, say to torch that they do."""
     try:
-        return _trace(module, layout, {})
+        return _trace(module, layout, scans, {})
     except UserError as error:
         least = _least_sizes(str(error))
         if not least:
             raise
-    return _trace(module, layout, least)
+    return _trace(module, layout, scans, least)
 
 
 def _trace(
-    module: torch.nn.Module, layout: Layout, least: Mapping[str, int]
+    module: torch.nn.Module, layout: Layout, scans: bool, least: Mapping[str, int]
 ) -> tuple[torch.export.ExportedProgram, int]:
     module = copy.deepcopy(module)  # tracing may leave symbolic tensors in its attributes
     invert_projections(module)
-    with _unchecked(module), Recurrent(module) as recurrent:
+    with _unchecked(module), Recurrent(module, scans=scans) as recurrent:
         program = torch.export.export(
             module,
             layout.args,

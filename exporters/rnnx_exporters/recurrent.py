@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from rnnx_exporters import pooling
 from rnnx_exporters.cells import CELLS, CellSpec
 from rnnx_exporters.packed import PackedSequences, fold
-from rnnx_exporters.projection import inverse_name
+from rnnx_exporters.projection import inverse_name, run_scans, scan_is_faster
 
 _VF = torch._C._VariableFunctions
 _check: Any = torch._check
@@ -42,14 +42,16 @@ class Recurrent(TorchFunctionMode):
 
     Args:
         module: the network that is exported, its projections inverted (`invert_projections`).
+        scans: whether a projected LSTM may be a Scan, which cannot stream.
 
     Attributes:
         layers: how many ONNX nodes the calls seen so far must become.
     """
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, module: torch.nn.Module, *, scans: bool) -> None:
         super().__init__()
         self.layers = 0
+        self._scans = scans
         lstms = [layer for layer in module.modules() if isinstance(layer, torch.nn.LSTM)]
         self._projected = [layer for layer in lstms if layer.proj_size]
         self._packed = PackedSequences()
@@ -105,11 +107,13 @@ class Recurrent(TorchFunctionMode):
         bidirectional: bool,
         batch_first: bool = False,
     ) -> tuple[Tensor, ...]:
-        self.layers += num_layers
         states = list(hx) if cell.has_cell_state else [hx]
         for state in states:  # torch's own check is left out (`_unchecked`)
             _check(state.shape[1] == x.shape[0 if batch_first else 1])
         inverses = _pseudo_inverses(self._projected, params)
+        if inverses and lengths is None and self._scans and scan_is_faster(*inverses[0].shape):
+            return run_scans(x, states, params, num_layers, bidirectional, batch_first)
+        self.layers += num_layers
         options = (inverses, has_biases, num_layers, bidirectional, batch_first)
         result: tuple[Tensor, ...] = operator(cell)(x, lengths, states, list(params), *options)
         return result

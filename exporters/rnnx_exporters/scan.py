@@ -8,16 +8,15 @@ is recognised as an RNN, GRU or LSTM (`recognise.py`), and one ONNX Scan otherwi
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.scan import scan as scan_operator
 from torch.nn.modules.rnn import RNNCellBase
 from torch.utils import _pytree as pytree
 
 from rnnx_exporters.recurrent import active
+from rnnx_exporters.scan_operator import scan_operator
 from rnnx_runtime.errors import InputError
 
 State = TypeVar("State")
@@ -50,7 +49,7 @@ def scan(
         return _loop(_as_step(step), state, x, dim)
     if isinstance(step, RNNCellBase):
         return exporting.run_cell(step, state, x, dim)
-    return _operator(step, state, x, dim)
+    return scan_operator(step, state, x, dim)
 
 
 def _as_step(step: Step[Any] | RNNCellBase) -> Step[Any]:
@@ -76,21 +75,6 @@ def _loop(step: Step[Any], state: Any, x: Any, dim: int) -> tuple[Any, Any]:
             raise InputError(f"step changes the state's shapes from {before} to {_shapes(state)}")
         outputs.append(y)
     return state, pytree.tree_map(lambda *ys: torch.stack(ys, dim), *outputs)
-
-
-def _operator(step: Step[Any], state: Any, x: Any, dim: int) -> tuple[Any, Any]:
-    """torch's scan operator, which runs along axis 0 and lets no output share memory."""
-
-    def run(carry: Any, frame: Any) -> tuple[Any, Any]:
-        result: tuple[Any, Any] = pytree.tree_map(torch.clone, step(carry, frame))
-        return result
-
-    # A state may be given twice, or be seen by the step otherwise; torch takes that for aliasing.
-    state = pytree.tree_map(partial(torch.clone, memory_format=torch.contiguous_format), state)
-    frames = pytree.tree_map(lambda leaf: leaf.movedim(dim, 0), x)
-    with torch._C.DisableTorchFunction():
-        state, outputs = scan_operator(run, state, frames)
-    return state, pytree.tree_map(lambda leaf: leaf.movedim(0, dim), outputs)
 
 
 def _shapes(state: Any) -> list[tuple[int, ...]]:

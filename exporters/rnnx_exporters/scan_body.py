@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -213,6 +214,26 @@ def _matmul(node: ir.Node, operands: Sequence[Operand]) -> Sequence[Operand]:
     return [_vector(operands[0]).mixed(_matrix(operands[1]))]
 
 
+def _einsum(node: ir.Node, operands: Sequence[Operand]) -> Sequence[Operand]:
+    """A row times a matrix, `bf,fh->bh` or `bf,hf->bh`, whichever of them comes first."""
+    equation = node.attributes["equation"].as_string().replace(" ", "")
+    match = re.fullmatch(r"(\w\w),(\w\w)->(\w)(\w)", equation)
+    if match is None:
+        raise Opaque
+    axes, (batch, column) = match.groups()[:2], match.groups()[2:]
+    pairs = list(zip(operands, axes, strict=True))
+    (row, of_row), (matrix, of_matrix) = (
+        pairs if isinstance(operands[1], np.ndarray) else pairs[::-1]
+    )
+    summed = of_row[1]
+    if of_row[0] != batch or len({batch, summed, column}) != 3:
+        raise Opaque
+    if of_matrix not in (summed + column, column + summed):
+        raise Opaque
+    array = _matrix(matrix)
+    return [_vector(row).mixed(array if of_matrix[0] == summed else array.T)]
+
+
 def _gemm(node: ir.Node, operands: Sequence[Operand]) -> Sequence[Operand]:
     get = node.attributes.get_int
     if get("transA", 0):
@@ -282,6 +303,7 @@ def _where(node: ir.Node, operands: Sequence[Operand]) -> Sequence[Operand]:
 _RULES: Mapping[str, Rule] = {
     "Add": _add,
     "Concat": _concat,
+    "Einsum": _einsum,
     "Gather": _gather,
     "Gemm": _gemm,
     "Identity": _pass,

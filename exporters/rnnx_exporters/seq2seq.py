@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from rnnx_exporters import artifact
 from rnnx_exporters.capture import quiet
 from rnnx_exporters.describe import describe
-from rnnx_exporters.layout import BATCH, TIME, Layout
+from rnnx_exporters.layout import BATCH, TIME, Axes, Layout
 from rnnx_exporters.preparation import frozen_copy
 from rnnx_exporters.seq2seq_folder import GREEDY, replacing_folder
 from rnnx_exporters.seq2seq_loop import greedy_graph
@@ -178,9 +179,22 @@ def _captured(
         _graph(encoder, layout.args, layout.axes),
         _graph(step, arguments, ({0: BATCH}, state.axes, memory.axes)),
     )
+    _name_axes(graphs[0].graph.outputs, memory.axes + state.axes)
     name_ports(graphs[0], ("src", "lengths"), contract.memory + contract.states)
     name_ports(graphs[1], contract.step_inputs, contract.step_outputs)
     return encoder, graphs, contract
+
+
+def _name_axes(values: Sequence[ir.Value], axes: Sequence[Axes]) -> None:
+    """Name the sizes that depend on values, which torch calls `u0`: `memory_time`, say.
+
+    The longest source may be shorter than `time`, so that name is not theirs.
+    """
+    for value, names in zip(values, axes, strict=True):
+        assert value.shape is not None  # torch gives every value of a main graph its shape
+        for axis, name in names.items():
+            if re.search(r"\bu\d+\b", str(value.shape[axis])):
+                value.shape[axis] = f"memory_{name}"
 
 
 def _nests(module: torch.nn.Module, layout: Layout) -> tuple[Nest, Nest]:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import rnnx
 from exportable import hold, operators, plain_run, torch_run
+from rnnx_exporters.projection import scan_is_faster
 
 AXES = {"x": {0: "batch", 1: "time"}}
 SIZES = ((3, 7), (1, 1), (4, 23))
@@ -253,6 +255,71 @@ def test_projections_are_exact(tmp_path: Path, bidirectional: bool, bias: bool) 
     for batch, frames in SIZES:
         example = args(batch, frames)
         hold(plain_run(path, *example), torch_run(module, *example))
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize(
+    ("layers", "bidirectional", "bias"),
+    [(2, True, True), pytest.param(1, False, False, marks=pytest.mark.full)],
+)
+def test_a_projection_far_narrower_than_the_layer_is_a_scan(
+    tmp_path: Path, layers: int, bidirectional: bool, bias: bool
+) -> None:
+    module = nn.LSTM(
+        4, 256, layers, proj_size=2, batch_first=True, bias=bias, bidirectional=bidirectional
+    )
+    states = layers * (2 if bidirectional else 1)
+    path = tmp_path / "m.onnx"
+
+    def args(batch: int, frames: int) -> tuple[Any, ...]:
+        h = torch.randn(states, batch, 2)
+        return torch.randn(batch, frames, 4), (h, torch.randn(states, batch, 256))
+
+    rnnx.export(module, args(2, 5), path)
+    assert operators(path).count("Scan") == states
+    assert "LSTM" not in operators(path)
+    for batch, frames in SIZES:
+        example = args(batch, frames)
+        hold(plain_run(path, *example), torch_run(module, *example))
+
+
+class Packs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(4, 256, proj_size=2, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Any:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0]
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_a_narrow_projection_of_packed_sequences_stays_native(tmp_path: Path) -> None:
+    path, module = tmp_path / "m.onnx", Packs()
+    axes = {"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
+    example = torch.randn(2, 5, 4), torch.tensor([3, 5])
+    rnnx.export(module, example, path, dynamic_shapes=axes)
+    assert operators(path).count("LSTM") == 1
+    example = torch.randn(3, 7, 4), torch.tensor([4, 1, 7])
+    hold(plain_run(path, *example), torch_run(module, *example))
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_a_narrow_projection_stays_native_where_it_streams(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    module = nn.LSTM(4, 256, proj_size=2, batch_first=True)
+    rnnx.export(module, (torch.randn(2, 5, 4),), path, streaming=True)
+    assert operators(path).count("LSTM") == 1
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "proj_size", "is_scan"),
+    [(64, 1, False), (256, 64, False), (512, 128, True), (512, 384, False), (1024, 256, True)],
+)
+def test_a_scan_is_written_where_it_saves_more_than_its_steps_take(
+    hidden_size: int, proj_size: int, is_scan: bool
+) -> None:
+    assert scan_is_faster(hidden_size, proj_size) == is_scan
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rnnx.quantization.calibration import (
     read_calibration,
 )
 from rnnx.quantization.change import Change
+from rnnx.quantization.folder import quantize_folder
 from rnnx.quantization.levels import LEVELS
 from rnnx.quantization.quality import measure_quality, measure_step_time, open_runner
 from rnnx.quantization.report import QuantizationReport
@@ -45,7 +47,8 @@ def quantize(
     any other whole.
 
     Args:
-        src: an artifact, or any ONNX file that onnxruntime runs, in one file.
+        src: an artifact, or any ONNX file that onnxruntime runs, in one file; or the folder of an
+            encoder-decoder, which becomes the folder `dst`.
         dst: where the smaller one goes; the contract's inputs, outputs and states stay the same.
         level: `"fp16-store"`, `"int8-store"` or `"int8"`.
         calibration: what to measure on: an array `[batch, time, ...]` as the contract's input says,
@@ -59,6 +62,9 @@ def quantize(
             or infinity. Nothing is written.
     """
     apply = _level(level)
+    if Path(src).is_dir():
+        _refuse_data(calibration)
+        return quantize_folder(partial(quantize, level=level), src, dst)
     model = load_graph(src)
     contract = _contract(model, src)
     _refuse_unusable(model, contract, src)
@@ -84,6 +90,14 @@ def _level(level: str) -> Callable[[ir.Model], Change]:
     if level not in LEVELS:
         raise InputError(f"there is no level {level!r}", hint=f"Choose one of {', '.join(LEVELS)}.")
     return LEVELS[level]
+
+
+def _refuse_data(calibration: Calibration | None) -> None:
+    if calibration is not None:
+        raise InputError(
+            "an encoder-decoder is measured on random inputs only",
+            hint="Leave the calibration data out, or quantize each file by itself.",
+        )
 
 
 def _contract(model: ir.Model, path: str | os.PathLike[str]) -> Contract:
