@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from rnnx_exporters.describe import BATCH as BATCH
@@ -227,7 +229,8 @@ def _hold_sizes(layout: Layout) -> None:
 def _resize(leaf: Any, axes: Axes, sizes: Mapping[str, int]) -> Any:
     for axis, name in axes.items():
         if name in sizes:
-            index = torch.arange(sizes[name], device=leaf.device) % leaf.shape[axis]
+            # In order, so that lengths that are sorted stay so.
+            index = torch.arange(sizes[name], device=leaf.device) * leaf.shape[axis] // sizes[name]
             leaf = leaf.index_select(axis, index)
     return leaf
 
@@ -289,16 +292,33 @@ def _seen(module: torch.nn.Module, first: torch.nn.RNNBase, layout: Layout) -> S
     seen: list[tuple[int, int]] = []
 
     def look(layer: torch.nn.RNNBase, args: tuple[Any, ...]) -> None:
+        if isinstance(args[0], PackedSequence):
+            seen.append(packed.padded)
+            return
         shape = args[0].shape
         batch, frames = (0, 1) if layer.batch_first else (1, 0)
         seen.append((shape[batch], shape[frames]) if len(shape) == 3 else (0, shape[0]))
 
     handle = first.register_forward_pre_hook(look)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _Packing() as packed:
             module(*layout.args)
     except Exception:  # whatever the model raises, this is not its layout
         return None
     finally:
         handle.remove()
     return seen[0] if seen else None
+
+
+class _Packing(TorchFunctionMode):
+    """Notes the batch and length of what is packed last, its padding included."""
+
+    padded = (0, 0)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch._VF._pack_padded_sequence:
+            x, _, batch_first = args
+            self.padded = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
+        return func(*args, **(kwargs or {}))

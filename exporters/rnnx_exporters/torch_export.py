@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -169,13 +170,26 @@ def _try(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
 
 
 def _symbols(graph: ir.Model, layout: Layout) -> dict[str, str]:
-    """For each symbol torch chose for a free axis, the user's name."""
-    return {
+    """For each symbol torch chose for a free axis, its name.
+
+    A size that depends on values (`u0`) is that of the longest sequence of a packed batch.
+    """
+    found = sorted({unbacked for value in _outputs(graph) for unbacked in _unbacked(value)})
+    longest = {symbol: f"longest{place or ''}" for place, symbol in enumerate(found)}
+    return longest | {
         str(value.shape[axis]): name
         for value, (_, axes) in zip(graph.graph.inputs, layout.tensors(), strict=False)
         for axis, name in axes.items()
         if value.shape is not None and not str(value.shape[axis]).isdecimal()
     }
+
+
+def _outputs(graph: ir.Model) -> Iterator[ir.Value]:
+    return (value for node in graph.graph.all_nodes() for value in node.outputs)
+
+
+def _unbacked(value: ir.Value) -> list[str]:
+    return re.findall(r"\bu\d+\b", " ".join(map(str, value.shape or ())))
 
 
 def _output_names(result: Any, inputs: Sequence[str]) -> list[str]:

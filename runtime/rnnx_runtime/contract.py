@@ -167,7 +167,7 @@ class Contract:
         states: the states, in the order of their names.
         masks: graph inputs that are True at the frames of the sequence and False behind its end;
             a stream fills them in.
-        first_chunk: the least number of frames that the first call takes.
+        first_chunk: the least number of frames that the first call takes; offline, any call.
         chunk_multiple: of how many frames all that follow is a multiple.
         chunk: the number of frames that every call takes, if it is fixed.
         operators: how often each operator occurs in the graph.
@@ -208,7 +208,8 @@ class Contract:
         Without masks, a chunk of one frame and every frame out at once, nothing is held back.
         """
         one = (self.first_chunk, self.chunk_multiple) == (1, 1)
-        return bool(self.masks) or not one or any(p.count != p.length for p in self.outputs)
+        held = bool(self.masks) or not one or any(p.count != p.length for p in self.outputs)
+        return self.streaming and held
 
     def to_json(self) -> str:
         """This contract as one line of JSON."""
