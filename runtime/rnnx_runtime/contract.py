@@ -359,7 +359,7 @@ def _state(record: Any) -> State:
         _typed(text, str, "state")
     _one_of(state.dtype)
     _integer(state.layer, "layer")
-    if not math.isfinite(_typed(state.fill, float, "fill")):
+    if not _holds(state.dtype, _typed(state.fill, float, "fill")):
         raise ValueError(f"state {state.name} is filled by {state.fill}")
     if _integer(state.start_frames, "start_frames") < 0:
         raise ValueError(f"state {state.name} starts with {state.start_frames} frames")
@@ -373,6 +373,15 @@ def _state(record: Any) -> State:
         return state
     value = np.frombuffer(base64.b64decode(encoded, validate=True), state.dtype)
     return dataclasses.replace(state, initial=value.reshape(state.shape(batch=1)[1:]))
+
+
+def _holds(dtype: str, number: float) -> bool:
+    """Whether an array of that dtype can hold the number."""
+    kind = np.dtype(dtype).kind
+    if kind == "f":
+        return not math.isnan(number)
+    low, high = (0, 1) if kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return low <= number <= high and number.is_integer()
 
 
 def _dims(value: Any) -> Dims:
