@@ -153,7 +153,8 @@ class State:
         shape = list(self.shape(batch=batch))
         if self.time_axis is not None:
             shape[self.time_axis] = self.start_frames
-        start = np.full(shape, self.fill, self.dtype)
+        with np.errstate(over="ignore"):  # what is too large for float16 is infinite
+            start = np.full(shape, self.fill, self.dtype)
         if self.initial is not None:
             start[:] = self.initial
         return start

@@ -270,6 +270,8 @@ def test_a_cache_starts_with_frames_of_its_own_number() -> None:
     state = State("s000", "float32", ("batch", 5, 2), fill=-1.0, time_axis=1, start_frames=3)
     assert np.array_equal(state.start(batch=2), np.full((2, 3, 2), -1))
     assert state.shape(batch=2) == (2, 5, 2)
+    lowest = State("s000", "float16", ("batch", 1), fill=float(np.finfo(np.float32).min))
+    assert np.array_equal(lowest.start(batch=1), [[-np.inf]])
 
 
 def test_an_oversized_contract_is_not_even_parsed() -> None:
