@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -28,6 +29,7 @@ DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "u
 MAX_BYTES = 16 << 20
 MAX_PORTS = 4096
 MAX_ELEMENTS = 1 << 28
+MAX_FRAMES = 1 << 24  # that a stream holds back, or adds at an end
 
 Dims = tuple[int | str, ...]
 
@@ -151,7 +153,8 @@ class State:
         shape = list(self.shape(batch=batch))
         if self.time_axis is not None:
             shape[self.time_axis] = self.start_frames
-        start = np.full(shape, self.fill, self.dtype)
+        with np.errstate(over="ignore"):  # what is too large for float16 is infinite
+            start = np.full(shape, self.fill, self.dtype)
         if self.initial is not None:
             start[:] = self.initial
         return start
@@ -295,14 +298,39 @@ def _parse(record: dict[str, Any]) -> Contract:
     )
     if [s.name for s in contract.states] != sorted(s.name for s in contract.states):
         raise ValueError("the states are not in the order of their names")
+    for port in contract.masks:
+        _hold_mask(port)
+    if contract.streaming:
+        _hold_counts(contract)
     return contract
+
+
+def _hold_mask(port: Port) -> None:
+    axes = (port.batch_axis, port.time_axis)
+    if port.dtype != "bool" or axes != (None, 0) or any(dim != 1 for dim in port.dims[1:]):
+        raise ValueError(f"{port} is no mask of frames")
+
+
+def _hold_counts(contract: Contract) -> None:
+    """Refuse counts of frames by which a stream could not end, or would be endless."""
+    first, multiple = contract.first_chunk, contract.chunk_multiple
+    if max(first, multiple) > MAX_FRAMES:
+        raise ValueError(f"chunks of {first} and {multiple} frames are too long")
+    for port in (*contract.outputs, *contract.masks):
+        if port.time_axis is None:
+            continue
+        grown = {count.growth(multiple) for count in (port.count, port.length)}
+        if grown != {multiple / port.stride}:
+            raise ValueError(f"the stride of {port} is {port.stride}, but its counts differ")
+        if port.count(first) < 1 or max(port.count(first), port.length(first)) > MAX_FRAMES:
+            raise ValueError(f"the first {first} frames give {port.count(first)} of {port}")
 
 
 def _port(record: Any) -> Port:
     fields = dict(_typed(record, dict, "port"))
     for name in ("count", "length"):
         fields[name] = Count.from_record(fields.pop(name, [[]]))
-    fields["stride"] = Fraction(_typed(fields.pop("stride", "1"), str, "stride"))
+    fields["stride"] = _ratio(fields.pop("stride", "1"))
     port = Port(**fields)
     port = dataclasses.replace(port, dims=_dims(port.dims))
     _typed(port.name, str, "name")
@@ -319,8 +347,6 @@ def _port(record: Any) -> Port:
     _integer(port.lookahead, "lookahead")
     if port.receptive_field is not None:
         _integer(port.receptive_field, "receptive_field")
-    if port.stride <= 0:
-        raise ValueError(f"the stride of {port} is {port.stride}")
     if port.num_embeddings is not None and _integer(port.num_embeddings, "num_embeddings") < 1:
         raise ValueError(f"num_embeddings of {port} is {port.num_embeddings}")
     return port
@@ -335,17 +361,29 @@ def _state(record: Any) -> State:
         _typed(text, str, "state")
     _one_of(state.dtype)
     _integer(state.layer, "layer")
-    _typed(state.fill, float, "fill")
-    if not 0 <= _integer(state.start_frames, "start_frames") <= MAX_ELEMENTS:
+    if not _holds(state.dtype, _typed(state.fill, float, "fill")):
+        raise ValueError(f"state {state.name} is filled by {state.fill}")
+    if _integer(state.start_frames, "start_frames") < 0:
         raise ValueError(f"state {state.name} starts with {state.start_frames} frames")
-    if state.time_axis is not None and not 0 < _integer(state.time_axis, "axis") < len(state.dims):
-        raise ValueError(f"axis {state.time_axis} is not an axis of state {state.name}")
     if not state.dims or any(isinstance(dim, str) for dim in state.dims[1:]):
         raise ValueError(f"only the first axis of state {state.name} may be free")
+    if state.time_axis is not None:
+        if not 0 < _integer(state.time_axis, "axis") < len(state.dims):
+            raise ValueError(f"axis {state.time_axis} is not an axis of state {state.name}")
+        _dims([*state.dims, state.start_frames])
     if encoded is None:
         return state
     value = np.frombuffer(base64.b64decode(encoded, validate=True), state.dtype)
     return dataclasses.replace(state, initial=value.reshape(state.shape(batch=1)[1:]))
+
+
+def _holds(dtype: str, number: float) -> bool:
+    """Whether an array of that dtype can hold the number."""
+    kind = np.dtype(dtype).kind
+    if kind == "f":
+        return not math.isnan(number)
+    low, high = (0, 1) if kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return low <= number <= high and number.is_integer()
 
 
 def _dims(value: Any) -> Dims:
@@ -358,6 +396,13 @@ def _dims(value: Any) -> Dims:
     if any(size < 0 for size in sizes) or math.prod(sizes) > MAX_ELEMENTS:
         raise ValueError(f"dims {value!r} are out of range")
     return dims
+
+
+def _ratio(value: Any) -> Fraction:
+    """`1/2`: few digits, since powers of ten would take forever."""
+    if not re.fullmatch("[1-9][0-9]{0,7}(/[1-9][0-9]{0,7})?", _typed(value, str, "stride")):
+        raise ValueError(f"the stride {value!r} is no ratio of frames")
+    return Fraction(value)
 
 
 def _one_of(dtype: Any) -> None:

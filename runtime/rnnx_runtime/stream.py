@@ -11,6 +11,7 @@ buffers stay bound.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -72,7 +73,8 @@ class Stream:
         self._first_input = contract.inputs[0].name
         self._readout_names = [p.name for p in contract.outputs if p.time_axis is None]
         self._bound: dict[int, Bound] = {}
-        self._last: Bound | None = None  # set while no frame is held
+        self._only_frames = all(port.time_axis is not None for port in contract.inputs)
+        self._last: Bound | None = None  # set while nothing is held that its buffers could spoil
         self._held: dict[str, Array] = {}
         self._readouts: dict[str, Array] = {}
         self._side = 0
@@ -198,10 +200,13 @@ class Stream:
     @property
     def _fed(self) -> int:
         """Frames that went through the network."""
-        return self.position - self._frames_held(self._held)
+        return self._fed_after(self.position)
 
-    def _frames_held(self, held: Mapping[str, Array]) -> int:
-        return (size_along(self.model.contract, held, "time") or 0) if held else 0
+    def _fed_after(self, position: int) -> int:
+        """How many of so many frames go through the network; the rest is held."""
+        contract = self.model.contract
+        more = position - contract.first_chunk
+        return 0 if more < 0 else position - more % contract.chunk_multiple
 
     def _admit(self, x: Array | Mapping[str, Array]) -> Result:
         """Hold `x` against the contract, behind what is held; run what is ready of it."""
@@ -212,18 +217,13 @@ class Stream:
         if self.strict:
             self._refuse_not_finite(arrays)
         arrays = self._joined(arrays)
-        ready = self._ready(self._frames_held(arrays))
+        ready = self._fed_after(self.position + frames) - self._fed
         results = self._run(self._cut(arrays, 0, ready), ready) if ready else self._idle()
         self.position += frames
         self._held = {x: part.copy() for x, part in self._cut(arrays, ready, None).items()}
-        self._last = None if self._frames_held(self._held) else self._bound.get(ready)
+        alike = self._only_frames and self._fed == self.position
+        self._last = self._bound.get(ready) if alike else None
         return results
-
-    def _ready(self, frames: int) -> int:
-        """How many of so many frames the next run can take."""
-        contract = self.model.contract
-        first = 0 if self._fed else contract.first_chunk
-        return 0 if frames < first else frames - (frames - first) % contract.chunk_multiple
 
     def _joined(self, arrays: dict[str, Array]) -> dict[str, Array]:
         """The frames that are held, and behind them the new ones."""
@@ -237,13 +237,8 @@ class Stream:
 
     def _cut(self, arrays: Mapping[str, Array], start: int, stop: int | None) -> dict[str, Array]:
         """The frames from `start` to `stop` of every input that has frames."""
-        parts = {}
-        for port in self.model.contract.inputs:
-            places = [slice(None)] * len(port.dims)
-            if port.time_axis is not None:
-                places[port.time_axis] = slice(start, stop)
-            parts[port.name] = arrays[port.name][tuple(places)]
-        return parts
+        ports = self.model.contract.inputs
+        return {port.name: _frames_of(port, arrays[port.name], start, stop) for port in ports}
 
     def _run(self, arrays: Mapping[str, Array], frames: int) -> Result:
         """Run over frames that are ready: at first with caches of their own lengths, then bound."""
@@ -252,9 +247,15 @@ class Stream:
             bound.fill(arrays)
             return self._run_bound(bound)
         results = self._run_unbound(arrays, frames, length=None)
-        contract = self.model.contract
-        for state in contract.states:
-            self._sides[self._side][state.name].numpy()[...] = results.pop(state.output_name)
+        for state in self.model.contract.states:
+            buffer, value = self._sides[self._side][state.name].numpy(), results[state.output_name]
+            if value.shape != buffer.shape:
+                raise ArtifactError(
+                    f"state {state.name} is {list(value.shape)} after the first run, but its"
+                    f" contract says {list(buffer.shape)}",
+                    hint="The graph or its metadata was edited by hand; export it again.",
+                )
+            buffer[...] = value
         return self._keep_readouts(results)
 
     def _run_bound(self, bound: Bound) -> Result:
@@ -291,11 +292,15 @@ class Stream:
     def _frames_to_the_end(self) -> int:
         """How many frames must have gone in until all frames of the sequence have come out."""
         contract = self.model.contract
-        ends = [port for port in (*contract.outputs, *contract.masks) if port.time_axis is not None]
-        frames = max(self._fed, contract.first_chunk)
-        while any(port.count(frames) < port.length(self.position) for port in ends):
-            frames += contract.chunk_multiple
-        return frames
+        frames, multiple = max(self._fed, contract.first_chunk), contract.chunk_multiple
+        ends = (*contract.outputs, *contract.masks)
+        # From the first chunk on, a count grows evenly: by `1 / stride` for every frame.
+        chunks = (
+            (port.length(self.position) - port.count(frames)) * port.stride / multiple
+            for port in ends
+            if port.time_axis is not None
+        )
+        return frames + multiple * max(0, 0, *map(math.ceil, chunks))
 
     def _run_to_the_end(self, frames: int) -> Result:
         """Run over what is held and so many zeros that the last frame of the sequence comes out."""
@@ -311,7 +316,7 @@ class Stream:
         for port in contract.outputs:
             if port.time_axis is not None:
                 left = max(0, port.length(self.position) - self._here(port, 0))
-                results[port.name] = results[port.name].take(range(left), port.time_axis)
+                results[port.name] = _frames_of(port, results[port.name], 0, left).copy()
         return self._keep_readouts(results)
 
     def _kept_inputs(self) -> dict[str, Array]:
@@ -375,31 +380,27 @@ class Stream:
     def _expected(
         self, arrays: Mapping[str, Array], position: int
     ) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """The dtypes and shapes of what a stream remembers that has these names in its memory."""
-        contract = self.model.contract
-        kept = {
-            p.name: arrays[f"held.{p.name}"] for p in contract.inputs if f"held.{p.name}" in arrays
-        }
-        timed = [p for p in contract.inputs if p.time_axis is not None and p.name in kept]
-        frames = kept[timed[0].name].shape[timed[0].time_axis or 0] if timed else 0
-        begun = position - frames > 0
+        """The dtypes and shapes of what a stream remembers after so many frames.
+
+        A readout may be missing: it has no value before the first run.
+        """
+        contract, batch = self.model.contract, self.batch
+        fed = self._fed_after(position)
         expected = {
-            s.name: (
-                s.dtype,
-                s.shape(batch=self.batch) if begun else s.start(batch=self.batch).shape,
+            state.name: (
+                state.dtype,
+                state.shape(batch=batch) if fed else state.start(batch=batch).shape,
             )
-            for s in contract.states
+            for state in contract.states
         }
-        for port in contract.inputs:
-            if port.name in kept:
-                expected[f"held.{port.name}"] = (
-                    port.dtype,
-                    port.shape(batch=self.batch, frames=frames),
-                )
-        for port in contract.outputs:
-            if port.time_axis is None and port.name in arrays:
-                expected[port.name] = (port.dtype, port.shape(batch=self.batch, frames=0))
-        return expected
+        kept = contract.inputs if position else ()
+        read = (p for p in contract.outputs if p.time_axis is None and p.name in arrays)
+        named = [(f"held.{port.name}", port) for port in kept]
+        named += [(port.name, port) for port in read]
+        return expected | {
+            name: (port.dtype, port.shape(batch=batch, frames=position - fed))
+            for name, port in named
+        }
 
     def _adopt(self, arrays: Mapping[str, Array], position: int, flushed: bool) -> None:
         names = [port.name for port in self.model.contract.inputs]
@@ -410,6 +411,13 @@ class Stream:
         if self._fed:
             for state in self.model.contract.states:
                 self._sides[self._side][state.name].numpy()[...] = arrays[state.name]
+
+
+def _frames_of(port: Port, array: Array, start: int, stop: int | None) -> Array:
+    """The frames from `start` to `stop`; all of an array without frames."""
+    if port.time_axis is None:
+        return array
+    return array[(slice(None),) * port.time_axis + (slice(start, stop),)]
 
 
 def _lengthened(array: Array, axis: int, frames: int) -> Array:
