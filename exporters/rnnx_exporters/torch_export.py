@@ -176,12 +176,18 @@ def _symbols(graph: ir.Model, layout: Layout) -> dict[str, str]:
     """
     found = sorted({unbacked for value in _outputs(graph) for unbacked in _unbacked(value)})
     longest = {symbol: f"longest{place or ''}" for place, symbol in enumerate(found)}
-    return longest | {
-        str(value.shape[axis]): name
+    return longest | dict(
+        _symbol(str(value.shape[axis]), name)
         for value, (_, axes) in zip(graph.graph.inputs, layout.tensors(), strict=False)
         for axis, name in axes.items()
         if value.shape is not None and not str(value.shape[axis]).isdecimal()
-    }
+    )
+
+
+def _symbol(size: str, name: str) -> tuple[str, str]:
+    """Torch's symbol in the size of an axis, and what it is; `4*s60` where 4 divides the size."""
+    multiple, _, symbol = size.rpartition("*")
+    return symbol, f"({name} // {multiple})" if multiple else name
 
 
 def _outputs(graph: ir.Model) -> Iterator[ir.Value]:
