@@ -159,10 +159,12 @@ class Spread:
         users = tuple(out.uses())
         start, end = before * self.factor, -over if over > 0 else _END
         whole = memory.cut(node, out, axis, start=start, end=end)
-        if self.left:
+        waiting = max(0, self.right - over)
+        if self.left or waiting:
             memory.alike(whole, out)
-            ahead = memory.remember(node, whole, self.frames, start=0, keep=self.left)
-            whole = memory.cut(node, ahead, axis, start=self.left)
+            ahead = memory.remember(node, whole, self.frames, start=0, keep=self.left + waiting)
+            end = -waiting if waiting else _END
+            whole = memory.cut(node, ahead, axis, start=self.left, end=end)
         memory.redirect(users, out, whole)
 
 
