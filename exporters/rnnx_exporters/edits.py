@@ -124,7 +124,7 @@ class Spread:
         node: the convolution, its padding in time removed here.
         frames: the fact of its first input.
         spatial: the place of time among the spatial axes.
-        left, right: how many frames are cut off at both ends.
+        left, right: how many frames are cut off at both ends; a negative number of them is added.
     """
 
     node: ir.Node
@@ -148,19 +148,23 @@ class Spread:
         value, out = node.inputs[0], node.outputs[0]
         assert value is not None
         before = -(-self.kernel // self.factor) - 1
+        over = self.kernel - self.factor
         held = memory.remember(
-            node, value, self.frames, start=before, keep=before, masked=self.kernel > self.factor
+            node, value, self.frames, start=before, keep=before, masked=over > self.right
         )
         node.replace_input_with(0, held)
         unpad(node, self.spatial)
+        if over < 0:
+            leave_gap(node, self.spatial, -over)
         users = tuple(out.uses())
-        over = self.kernel - self.factor
         start, end = before * self.factor, -over if over > 0 else _END
         whole = memory.cut(node, out, axis, start=start, end=end)
-        if self.left:
+        waiting = max(0, self.right - over)
+        if self.left or waiting:
             memory.alike(whole, out)
-            ahead = memory.remember(node, whole, self.frames, start=0, keep=self.left)
-            whole = memory.cut(node, ahead, axis, start=self.left)
+            ahead = memory.remember(node, whole, self.frames, start=0, keep=self.left + waiting)
+            end = -waiting if waiting else _END
+            whole = memory.cut(node, ahead, axis, start=self.left, end=end)
         memory.redirect(users, out, whole)
 
 
@@ -252,11 +256,11 @@ class Readout:
         before, kept = memory.take(node, "last", dims, memory.dtype(value))
         known = memory.insert(node, "Concat", [before, value], axis=axis)
         place = memory.last_place(node, self.frames.clock)
-        last = memory.insert(node, "Gather", [known, place], axis=axis)
-        memory.give(kept, last)
+        last = read = memory.insert(node, "Gather", [known, place], axis=axis)
         if self.out.shape is not None and len(self.out.shape) < len(dims):
-            last = memory.insert(node, "Squeeze", [last, memory.constant(axis)])
-        memory.redirect(users, self.out, last)
+            read = memory.insert(node, "Squeeze", [last, memory.constant(axis)])
+        memory.redirect(users, self.out, read)
+        memory.give(kept, last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,3 +300,12 @@ def unpad(node: ir.Node, spatial: int) -> None:
             if name == "pads":
                 amounts[spatial + len(amounts) // 2] = 0
             node.attributes[name] = ir.AttrInt64s(name, amounts)
+
+
+def leave_gap(node: ir.Node, spatial: int, gap: int) -> None:
+    """Let a transposed convolution give the frames behind its last kernel, up to its next step."""
+    longer = [0] * len(node.attributes["strides"].as_ints())
+    if "output_padding" in node.attributes:
+        longer = list(node.attributes["output_padding"].as_ints())
+    longer[spatial] = gap
+    node.attributes["output_padding"] = ir.AttrInt64s("output_padding", longer)

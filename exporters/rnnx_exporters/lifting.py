@@ -10,7 +10,6 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from rnnx_exporters.memory import Memory
-from rnnx_exporters.proof import run_constant
 from rnnx_exporters.timeline import Frames, refuse
 
 FIRST_STATE = 5
@@ -106,7 +105,7 @@ def initial_state(memory: Memory, node: ir.Node, place: int) -> npt.NDArray[Any]
             "its initial state is computed from an input, and the stream would forget that input",
             "Compute it before, and give the model the initial state itself as an argument.",
         )
-    found = run_constant(memory.shapes.model, value)
+    found = memory.shapes.constant(value)
     if node.op_type != "Scan":
         found = found[0]  # the only direction
     elif (axis := memory.shapes.batch_axis(value)) is not None:

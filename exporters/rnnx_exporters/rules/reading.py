@@ -71,6 +71,12 @@ def frames_of(fact: Fact) -> int | None:
     return fact.axis if isinstance(fact, Frames) else None
 
 
+def alone(frames: Frames) -> None:
+    """Refuse if time shares its axis with the batch."""
+    if frames.rows is not None:
+        raise Refused("it goes along an axis in which time and batch are merged")
+
+
 def at(facts: Sequence[Fact], axis: int) -> Frames:
     """The frames among the inputs, on another axis."""
     return replace(next(fact for fact in facts if isinstance(fact, Frames)), axis=axis)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from rnnx_exporters.edits import RunningSum
 from rnnx_exporters.lifting import Carry
-from rnnx_exporters.rules.reading import constant, flag, ints, only_first, rank
+from rnnx_exporters.rules.reading import alone, constant, flag, ints, only_first, rank
 from rnnx_exporters.timeline import Edit, Fact, Frames, Last, Planned, Refused
 
 
@@ -22,8 +22,7 @@ def cum_sum(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     axis = int(constant(node.inputs[1]).reshape(()))
     if axis % rank(node.inputs[0]) != frames.axis:
         return facts[:1]
-    if frames.rows is not None:
-        raise Refused("it sums over time and batch")
+    alone(frames)
     if flag(node, "reverse"):
         raise Refused("it sums from the end of the sequence")
     edit = RunningSum(node, frames, flag(node, "exclusive"))

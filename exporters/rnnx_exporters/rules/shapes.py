@@ -13,6 +13,7 @@ from rnnx_exporters.edits import Readout, Sizes, Window
 from rnnx_exporters.memory import Memory
 from rnnx_exporters.rules import sizes as counted
 from rnnx_exporters.rules.reading import (
+    alone,
     axes_input,
     axis_attribute,
     constant,
@@ -23,7 +24,7 @@ from rnnx_exporters.rules.reading import (
     size_of,
 )
 from rnnx_exporters.rules.windows import lengthened, piece
-from rnnx_exporters.timeline import Fact, Frames, Last, Length, Planned, Refused
+from rnnx_exporters.timeline import Fact, Frames, Last, Length, Planned, Refused, Rows
 
 _MERGES = "it merges the time axis with another, or splits it"
 _SizesOf = tuple[int | tuple[ir.Node, int], ...]
@@ -69,7 +70,7 @@ def reshape(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
         return facts[:1]
     if not isinstance(frames, Frames):
         return counted.laid_out(frames, facts[1] if len(facts) > 1 else None)
-    found, sizes = _reshaped(node, frames)
+    found, sizes = _reshaped(node, frames, facts[1])
     # Sizes that do not depend on the frames fit every chunk.
     edits = [Sizes(node, sizes())] if isinstance(facts[1], Length) else []
     return Planned([found], edits)
@@ -119,6 +120,7 @@ def slice_(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     axes = axes_input(node, 3, rank(node.inputs[0])) or list(range(rank(node.inputs[0])))
     if not isinstance(frames, Frames) or frames.axis not in axes:
         return facts[:1]
+    alone(frames)
     place = axes.index(frames.axis)
     start, end = (int(constant(node.inputs[i]).reshape(-1)[place]) for i in (1, 2))
     step = int(constant(node.inputs[4]).reshape(-1)[place]) if len(node.inputs) > 4 else 1
@@ -148,19 +150,37 @@ def gather(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     if axis != data.axis:
         moved = rank(node.inputs[1]) - 1 if axis < data.axis else 0
         return [replace(data, axis=data.axis + moved)]
+    alone(data)
     if constant(node.inputs[1]).reshape(-1).tolist() != [-1]:
         raise Refused("it picks single frames of the sequence")
     return Planned([Last()], [Readout(node, data, node.outputs[0])])
 
 
-def _reshaped(node: ir.Node, frames: Frames) -> tuple[Frames, Callable[[], _SizesOf]]:
+def _reshaped(node: ir.Node, frames: Frames, asked: Fact) -> tuple[Frames, Callable[[], _SizesOf]]:
     """The fact behind a reshape, and the sizes that it asks for in a stream."""
     if frames.rows is not None:
         return _split_rows(node, frames, frames.rows)
-    axis = _kept_axis(node, frames)
+    axis = _counted_axis(node, frames, asked)
+    axis = _kept_axis(node, frames) if axis is None else axis
     if axis is None:
         return _merge_rows(node, frames)
     return replace(frames, axis=axis), lambda: _sizes(node, frames.axis, axis)
+
+
+def _counted_axis(node: ir.Node, frames: Frames, asked: Fact) -> int | None:
+    """The axis whose size was computed by counting the frames, if no other was moved over it."""
+    before, after = node.inputs[0], node.outputs[0]
+    if not isinstance(asked, Length) or asked.clock is None or before is None:
+        return None
+    if before.shape is None or after.shape is None or sum(asked.flags) != 1 or asked.plus:
+        return None
+    place = asked.flags.index(True)
+    ahead = [
+        [str(dim) for dim in dims if dim != 1]
+        for dims in (before.shape[: frames.axis], after.shape[:place])
+    ]
+    same = ahead[0] == ahead[1] and asked.clock.length == frames.clock.length
+    return place if same else None
 
 
 def _kept_axis(node: ir.Node, frames: Frames) -> int | None:
@@ -212,18 +232,20 @@ def _sizes(node: ir.Node, before: int, after: int) -> _SizesOf:
 
 
 def _copied(node: ir.Node, dim: ir.SymbolicDim, axis: int, time: int) -> int | tuple[ir.Node, int]:
+    """The size of the free axis of that name, or the only one besides time."""
     source = node.inputs[0]
     assert source is not None
     assert source.shape is not None
-    names = [str(size) for size in source.shape]
-    if str(dim) not in names or names.index(str(dim)) == time:
+    sizes = enumerate(source.shape)
+    free = {p: str(size) for p, size in sizes if p != time and not isinstance(size, int)}
+    found = [place for place, name in free.items() if name == str(dim)] or list(free)
+    if len(found) != 1:
         raise Refused("its shape is not known")
-    found = names.index(str(dim))
-    return 0 if found == axis else (node, found)
+    return 0 if found[0] == axis else (node, found[0])
 
 
 def _merge_rows(node: ir.Node, frames: Frames) -> tuple[Frames, Callable[[], _SizesOf]]:
-    """`[batch, time, ...]` as rows `[batch * time, ...]`."""
+    """`[batch, time, ...]` as rows `[batch * time, ...]`, or the like with time first."""
     before, after = node.inputs[0], node.outputs[0]
     assert before is not None
     assert before.shape is not None
@@ -231,22 +253,22 @@ def _merge_rows(node: ir.Node, frames: Frames) -> tuple[Frames, Callable[[], _Si
     rest = [dim for dim in after.shape[1:] if isinstance(dim, int)]
     kept = [dim for dim in before.shape[2:] if isinstance(dim, int)]
     whole = len(rest) == rank(after) - 1 and len(kept) == rank(before) - 2
-    if frames.axis != 1 or not whole or prod(rest) != prod(kept):
+    if frames.axis > 1 or not whole or prod(rest) != prod(kept):
         raise Refused(_MERGES)
-    return replace(frames, axis=0, rows=node), lambda: (-1, *rest)
+    return replace(frames, axis=0, rows=Rows(node, frames.axis)), lambda: (-1, *rest)
 
 
-def _split_rows(
-    node: ir.Node, frames: Frames, merged: ir.Node
-) -> tuple[Frames, Callable[[], _SizesOf]]:
-    """Rows `[batch * time, ...]` as `[batch, time, ...]` again."""
+def _split_rows(node: ir.Node, frames: Frames, rows: Rows) -> tuple[Frames, Callable[[], _SizesOf]]:
+    """Rows `[batch * time, ...]` as `[batch, time, ...]` again, or the like with time first."""
     after = node.outputs[0]
     assert after.shape is not None
     rest = [dim for dim in after.shape[2:] if isinstance(dim, int)]
     per_row = tuple(node.inputs[0].shape or ())[1:] if node.inputs[0] else ()
     if len(rest) != rank(after) - 2 or frames.axis != 0 or prod(rest) != _product(per_row):
         raise Refused(_MERGES)
-    return Frames(1, frames.clock), lambda: ((merged, 0), (merged, 1), *rest)
+    if isinstance(after.shape[rows.time], int):
+        raise Refused(_MERGES)
+    return Frames(rows.time, frames.clock), lambda: ((rows.node, 0), (rows.node, 1), *rest)
 
 
 def _product(dims: Sequence[int | ir.SymbolicDim]) -> int:
@@ -260,6 +282,7 @@ def _with_ends(node: ir.Node, facts: list[Fact], axis: int) -> Planned:
         raise Refused("it puts one sequence behind another")
     place, frames = framed[0], facts[framed[0]]
     assert isinstance(frames, Frames)
+    alone(frames)
     left = sum(size_of(value, axis) for value in node.inputs[:place])
     right = sum(size_of(value, axis) for value in node.inputs[place + 1 :])
     fills = {_uniform(value) for p, value in enumerate(node.inputs) if p != place}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import onnx_ir as ir
@@ -14,6 +15,7 @@ import onnx_ir as ir
 from rnnx_exporters.edits import PartialMean, Spread, Window, unpad
 from rnnx_exporters.memory import Memory
 from rnnx_exporters.rules.reading import (
+    alone,
     axes_input,
     constant,
     flag,
@@ -27,6 +29,18 @@ from rnnx_exporters.timeline import Fact, Frames, Planned, Refused
 
 _END = np.iinfo(np.int64).max
 _LEAST = float(np.finfo(np.float32).min)
+_RESIZE_MODES = {
+    "mode": "nearest",
+    "coordinate_transformation_mode": "half_pixel",
+    "nearest_mode": "round_prefer_floor",
+}
+# The pairs of coordinates and rounding that repeat each frame by a whole factor.
+_REPEATS = frozenset(
+    {
+        ("asymmetric", "floor"),
+        *product(("half_pixel", "pytorch_half_pixel"), ("round_prefer_floor", "round_prefer_ceil")),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +89,7 @@ def transposed(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     if "output_shape" in node.attributes:
         raise Refused("its padding depends on the length", "Give its pads as numbers.")
     found = _geometry(node, spatial)
-    longer = ints(node, "output_padding", [0] * _spatial_axes(node))[spatial]
-    if longer > found.right:
-        raise Refused("output_padding makes frames that no input frame reaches")
-    right = found.right - longer
+    right = found.right - ints(node, "output_padding", [0] * _spatial_axes(node))[spatial]
     edit = Spread(node, frames, spatial, found.kernel, found.stride, found.left, right)
     return Planned([replace(frames, clock=edit.clock)], [edit])
 
@@ -99,6 +110,7 @@ def pad(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
             "it pads the sequence by its own frames, of which those at the end are not known yet",
             "Pad by zeros instead.",
         )
+    alone(frames)
     left, right = (int(amount) for amount in amounts[:, padded.index(frames.axis)])
     amounts[:, padded.index(frames.axis)] = 0
 
@@ -161,6 +173,36 @@ def frame(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     kernel = int(constant(length).reshape(())) if length else size_of(node.inputs[2], 0)
     edit = Window(node, frames, kernel, _uncovered(frames, kernel, step), stride=step)
     return Planned([replace(frames, clock=edit.clock)], [edit])
+
+
+def resize(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
+    """Resize: along features, or each frame a whole number of times."""
+    only_first(facts)
+    frames = facts[0]
+    if not isinstance(frames, Frames):
+        return facts[:1]
+    factor = _scale(node, frames.axis)
+    if factor == 1:
+        return facts[:1]
+    modes = [
+        node.attributes[name].as_string() if name in node.attributes else default
+        for name, default in _RESIZE_MODES.items()
+    ]
+    if modes[0] != "nearest" or factor % 1 or tuple(modes[1:]) not in _REPEATS:
+        raise Refused(
+            "it interpolates between frames, or by other than a whole factor",
+            "Repeat each frame a whole number of times: mode 'nearest', a whole scale_factor.",
+        )
+    return [replace(frames, clock=frames.clock.upsampled(int(factor), kernel=int(factor)))]
+
+
+def _scale(node: ir.Node, axis: int) -> float:
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        raise Refused("it resizes to a length", "Resize by a scale_factor instead.")
+    axes = ints(node, "axes", range(rank(node.inputs[0])))
+    places = [place for place, scaled in enumerate(axes) if scaled % rank(node.inputs[0]) == axis]
+    scales = constant(node.inputs[2])
+    return float(scales[places[0]]) if places else 1.0
 
 
 def _slide(node: ir.Node, facts: list[Fact], fill: float) -> Planned | Sequence[Fact]:
@@ -259,5 +301,6 @@ RULES = {
     "LpPool": convolve,
     "MaxPool": max_pool,
     "Pad": pad,
+    "Resize": resize,
     "STFT": frame,
 }
