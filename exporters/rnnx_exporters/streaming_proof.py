@@ -70,7 +70,7 @@ def _defined(lengths: Iterable[int], clocks: Collection[Clock]) -> list[int]:
 
 def _sizes(contract: Contract, clocks: Collection[Clock]) -> Iterator[tuple[int, int]]:
     """Batches and lengths: short ones, whole numbers of chunks, and every odd end."""
-    free = any(port.batch_axis is not None for port in contract.inputs)
+    free = any(isinstance(port.batch_size, str) for port in contract.inputs)
     first, step = contract.first_chunk, contract.chunk_multiple
     for frames in _defined({1, first}, clocks):
         yield 1, frames

@@ -310,7 +310,7 @@ class Stream:
         return run_session(self.model, names, {**arrays, **states, **masks})
 
     def _mask(self, port: Port, fed: int, frames: int, length: int | None) -> Array:
-        """Which of the frames that a wire gets in a run, after `fed` frames, are of the sequence."""
+        """Which of the frames a wire gets in a run, after `fed` frames, are of the sequence."""
         here = np.arange(_count(port, fed), _count(port, fed + frames)) - port.skip
         inside = here >= 0
         if length is not None:
