@@ -156,7 +156,8 @@ def _hold_causality(
     As many frames are changed as a chunk is a multiple of: a stride may leave single ones out.
     """
     timed = [port for port in contract.inputs if port.time_axis is not None]
-    if not any([_probe(session, contract, port, frames, rng) for port in timed]):
+    reached = [_probe(session, contract, port, frames, rng) for port in timed]
+    if not any(reached):
         raise NotStreamableError(
             "a changed frame changes no output, so nothing is proven by what comes out",
             hint="The network is dead: look at its weights, and at what they are multiplied by.",
