@@ -24,10 +24,14 @@ from rnnx_runtime.stream import Stream
 Array = npt.NDArray[Any]
 
 _CHUNKINGS = 3
+_LEAST_SNR_DB = 30.0  # between roundings of 8 bits
 
 
 def prove_streaming(offline: ir.Model, path: Path, contract: Contract) -> None:
     """Run the streaming artifact at `path`, in random chunks, against the offline graph.
+
+    DynamicQuantizeLSTM rounds by the range of a call's input, so chunks of it are rounded
+    otherwise than the whole; there the difference must be 30 dB below the output.
 
     Raises:
         NotStreamableError: they differ, or a frame reaches an output before it may.
@@ -139,12 +143,27 @@ def _hold_stream(
     contract: Contract, actual: Mapping[str, Array], expected: Mapping[str, Array]
 ) -> None:
     for port in contract.outputs:
-        found = compare(actual[port.name], expected[port.name])
-        if not found.passed:
-            raise _untimely(
-                f"fed in chunks, output {port.name!r} differs from the whole sequence:"
-                f" {found.reason or f'by {found.max_abs:.2e}'} at index {list(found.index or ())}"
-            )
+        got, wanted = actual[port.name], expected[port.name]
+        found = compare(got, wanted)
+        if found.passed or (_by_ranges(contract) and _snr_db(got, wanted) >= _LEAST_SNR_DB):
+            continue
+        raise _untimely(
+            f"fed in chunks, output {port.name!r} differs from the whole sequence:"
+            f" {found.reason or f'by {found.max_abs:.2e}'} at index {list(found.index or ())}"
+        )
+
+
+def _by_ranges(contract: Contract) -> bool:
+    """Whether an operator scales its input by the range of a whole call, so that chunks differ."""
+    return "DynamicQuantizeLSTM" in contract.operators
+
+
+def _snr_db(actual: Array, expected: Array) -> float:
+    """The power of what is expected over that of the difference, in dB."""
+    if actual.shape != expected.shape or not np.isfinite(actual).all():
+        return -np.inf
+    signal, noise = np.square(expected).sum(), np.square(actual - expected).sum()
+    return float(10 * np.log10(signal / noise)) if noise else np.inf
 
 
 def _hold_causality(
@@ -184,7 +203,8 @@ def _probe(
         changed = _changed(out.time_axis, quiet[out.name], other[out.name])
         reached = reached or bool(changed)
         early = [frame for frame in changed if out.sees(frame)[1] < at]
-        if out.time_axis is not None and early:
+        # A loud frame widens the range that the others are rounded by.
+        if out.time_axis is not None and early and not _by_ranges(contract):
             raise _untimely(f"frame {at} of {port.name!r} reaches frame {early[0]} of {out.name!r}")
     return reached
 
