@@ -265,7 +265,7 @@ def pool(net: Net, draw: Draw, x: Wire) -> Wire:
 
 def conv_transpose(net: Net, draw: Draw, x: Wire) -> Wire:
     x = net.laid(x, "bft")
-    kernel, stride = draw(whole(1, 5)), draw(whole(1, 3))
+    kernel, stride = draw(whole(1, 5)), draw(one_of(2, 3, 1))
     dilation = draw(whole(1, 2))
     span = (kernel - 1) * dilation + 1
     left, right = draw(whole(0, span - 1)), draw(whole(0, span - 1))
@@ -356,6 +356,18 @@ def context(net: Net, draw: Draw, x: Wire) -> Wire:
     return net.wire(name, x, x.axes, f=x.sizes["f"] * (span + 1))
 
 
+def spectrum(net: Net, draw: Draw, x: Wire) -> Wire:
+    """STFT of one feature, the real and the imaginary parts as features."""
+    x = net.laid(linear(net, draw, x, out=1), "btf")
+    kernel, step = draw(one_of(2, 4, 5)), stride_of(draw, x)
+    window = net.constant(np.hanning(kernel + 2)[1:-1], np.float32)
+    name = net.op("STFT", x.name, net.constant(step), window, onesided=1)
+    bins = kernel // 2 + 1
+    flat = net.op("Reshape", name, net.ints(0, 0, 2 * bins))
+    frames = slid(x.frames, kernel, step, 0)
+    return net.wire(flat, x, "btf", frames, f=2 * bins, stride=x.stride * step)
+
+
 # Memory
 
 
@@ -373,7 +385,7 @@ def recurrent(net: Net, draw: Draw, x: Wire) -> Wire:
     options = {"linear_before_reset": draw(whole(0, 1))} if kind == "GRU" else {}
     name = net.op(kind, x.name, *parameters, outputs=2, hidden_size=size, **options)
     if draw(whole(0, 3)) == 0:
-        last = net.op("Squeeze", f"{name}.1", net.ints(0))
+        last = net.op("Squeeze", f"{name}.1", net.ints(0))  # the hidden state, not that of the cell
         net.outputs.append(net.value(last, [x.sizes.get("b", "batch"), size]))
     return net.wire(net.op("Squeeze", name, net.ints(1)), x, "tbf", f=size)
 
@@ -496,6 +508,64 @@ def rows(net: Net, draw: Draw, x: Wire, out: int) -> Wire:
 
 def activation(net: Net, draw: Draw, x: Wire) -> Wire:
     return net.wire(net.op(draw(one_of("Relu", "Tanh", "Sigmoid", "Elu")), x.name), x, x.axes)
+
+
+def products(net: Net, draw: Draw, x: Wire) -> Wire:
+    """The product of every two features of a frame."""
+    if x.sizes["f"] * x.sizes.get("c", 1) > 8:
+        return x
+    x = net.laid(x, "btf")
+    y = net.laid(linear(net, draw, x, out=2), "btf")
+    equation = draw(one_of("btf,btg->btfg", "...f,...g->...fg", "...f,...g"))
+    name = net.op("Einsum", x.name, y.name, equation=equation)
+    sizes = [net.size(x, "b"), net.size(x, "t"), net.ints(-1)]
+    flat = net.op("Reshape", name, net.op("Concat", *sizes, axis=0))
+    return net.wire(flat, x, "btf", f=2 * x.sizes["f"])
+
+
+def regrouped(net: Net, draw: Draw, x: Wire) -> Wire:
+    """Features in two groups, one of them left."""
+    x = net.laid(x, draw(one_of("btf", "tbf")))
+    features = x.sizes["f"]
+    if features % 2:
+        return x
+    sizes = [*(net.size(x, letter) for letter in x.axes[:2]), net.ints(2, features // 2)]
+    groups = net.op("Reshape", x.name, net.op("Concat", *sizes, axis=0))
+    kept = net.op("Gather", groups, net.constant(draw(whole(0, 1))), axis=2)
+    return net.wire(kept, x, x.axes, f=features // 2)
+
+
+def parted(net: Net, draw: Draw, x: Wire) -> Wire:
+    """Features split in two parts, the second swapped to the front."""
+    features = x.sizes["f"]
+    if features < 2:
+        return x
+    part = draw(whole(1, features - 1))
+    sizes = net.ints(part, features - part)
+    first = net.op("Split", x.name, sizes, outputs=2, axis=x.at("f"))
+    return net.wire(net.op("Concat", f"{first}.1", first, axis=x.at("f")), x, x.axes)
+
+
+def laid_out(net: Net, draw: Draw, x: Wire) -> Wire:
+    """A constant laid out over all frames, beside the features."""
+    x = net.laid(x, draw(one_of("btf", "tbf")))
+    sizes = [*(net.size(x, letter) for letter in x.axes[:2]), net.ints(2)]
+    shape = net.op("Concat", *sizes, axis=0)
+    if draw(st.booleans()):
+        made = net.op("Expand", net.weight(2), shape)
+    else:
+        content = numpy_helper.from_array(np.array([0.7], np.float32))
+        made = net.op("ConstantOfShape", shape, value=content)
+    name = net.op("Concat", x.name, made, axis=2)
+    return net.wire(name, x, x.axes, f=x.sizes["f"] + 2)
+
+
+def copied(net: Net, draw: Draw, x: Wire) -> Wire:
+    """Frames laid out along an axis more, which is summed over again."""
+    sizes = [net.size(x, letter) for letter in x.axes]
+    copies = net.op("Expand", x.name, net.op("Concat", net.ints(2), *sizes, axis=0))
+    weighed = net.op("Mul", copies, net.weight(2, *(1 for _ in x.axes)))
+    return net.wire(net.op("ReduceSum", weighed, net.ints(0), keepdims=0), x, x.axes)
 
 
 def gate(net: Net, draw: Draw, x: Wire) -> Wire:
@@ -622,15 +692,22 @@ SIMPLE: tuple[Block, ...] = (
     relaid,
     upsample,
     conv_transpose,
+    conv_transpose,
+    spectrum,
+    products,
+    regrouped,
+    parted,
+    laid_out,
+    copied,
 )
 BLOCKS: tuple[Block, ...] = (*SIMPLE, residual, residual, skip, skip, recurrent)
 
 
 def source(net: Net, draw: Draw) -> Wire:
-    """The input; its batch free, fixed to one, or left out."""
-    axes = draw(one_of("btf", "btf", "btf", "tbf", "bft", "tf", "1tf"))
-    sizes = {"f": draw(whole(1, 4))} | ({"b": 1} if "1" in axes else {})
-    axes = axes.replace("1", "b")
+    """The input; its batch free, fixed, or left out."""
+    axes = draw(one_of("btf", "btf", "btf", "tbf", "bft", "tf", "1tf", "2tf"))
+    sizes = {"f": draw(whole(1, 4))} | ({"b": int(axes[0])} if axes[0].isdigit() else {})
+    axes = axes.replace("1", "b").replace("2", "b")
     dims = [sizes.get(letter, FREE.get(letter, "")) for letter in axes]
     net.inputs.append(net.value("x", dims))
     x = Wire("x", axes, sizes, Fraction(1), tuple(range(MOST_FRAMES)))
@@ -663,7 +740,8 @@ def give(net: Net, draw: Draw, x: Wire, *, last: bool = False) -> None:
     if not last:
         if x.frames != tuple(range(MOST_FRAMES)):
             dims[x.at("t")] = f"{name}_frames"
-        name = net.op("Identity", name)
+        if draw(st.booleans()) or name in {o.name for o in (*net.outputs, *net.inputs)}:
+            name = net.op("Identity", name)
     elif draw(st.booleans()):
         at = draw(one_of(-1, [-1]))
         name = net.op("Gather", name, net.constant(at), axis=x.at("t"))

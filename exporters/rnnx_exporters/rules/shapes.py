@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
-from rnnx_exporters.edits import Readout, Sizes, Window
+from rnnx_exporters.edits import Readout, Size, Sizes, Window
 from rnnx_exporters.memory import Memory
 from rnnx_exporters.rules import sizes as counted
 from rnnx_exporters.rules.reading import (
@@ -25,9 +26,10 @@ from rnnx_exporters.rules.reading import (
 )
 from rnnx_exporters.rules.windows import lengthened, piece
 from rnnx_exporters.timeline import Fact, Frames, Last, Length, Planned, Refused, Rows
+from rnnx_runtime.contract import Dims
 
 _MERGES = "it merges the time axis with another, or splits it"
-_SizesOf = tuple[int | tuple[ir.Node, int], ...]
+_Asked = Callable[[Memory, ir.Node], Sequence[Size]]
 _INT32_MAX = np.iinfo(np.int32).max
 
 
@@ -72,7 +74,7 @@ def reshape(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
         return counted.laid_out(frames, facts[1] if len(facts) > 1 else None)
     found, sizes = _reshaped(node, frames, facts[1])
     # Sizes that do not depend on the frames fit every chunk.
-    edits = [Sizes(node, sizes())] if isinstance(facts[1], Length) else []
+    edits = [Sizes(node, sizes)] if isinstance(facts[1], Length) else []
     return Planned([found], edits)
 
 
@@ -156,7 +158,7 @@ def gather(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     return Planned([Last()], [Readout(node, data, node.outputs[0])])
 
 
-def _reshaped(node: ir.Node, frames: Frames, asked: Fact) -> tuple[Frames, Callable[[], _SizesOf]]:
+def _reshaped(node: ir.Node, frames: Frames, asked: Fact) -> tuple[Frames, _Asked]:
     """The fact behind a reshape, and the sizes that it asks for in a stream."""
     if frames.rows is not None:
         return _split_rows(node, frames, frames.rows)
@@ -164,7 +166,7 @@ def _reshaped(node: ir.Node, frames: Frames, asked: Fact) -> tuple[Frames, Calla
     axis = _kept_axis(node, frames) if axis is None else axis
     if axis is None:
         return _merge_rows(node, frames)
-    return replace(frames, axis=axis), lambda: _sizes(node, frames.axis, axis)
+    return replace(frames, axis=axis), partial(_sizes, frames, axis)
 
 
 def _counted_axis(node: ir.Node, frames: Frames, asked: Fact) -> int | None:
@@ -186,13 +188,13 @@ def _counted_axis(node: ir.Node, frames: Frames, asked: Fact) -> int | None:
 def _kept_axis(node: ir.Node, frames: Frames) -> int | None:
     """The time axis after a reshape, by the sizes before and after it; None if it is merged."""
     before, after = node.inputs[0], node.outputs[0]
-    if before is None or before.shape is None or after.shape is None:
-        raise Refused("its shape is not known")
     sizes = node.inputs[1]
     tensor = None if sizes is None else ir.convenience.get_const_tensor(sizes)
     asked = [] if tensor is None else tensor.numpy().reshape(-1).tolist()
     if asked[frames.axis : frames.axis + 1] == [0]:
         return frames.axis
+    if before is None or before.shape is None or after.shape is None:
+        raise Refused("its shape is not known")
     time = str(before.shape[frames.axis])
     places = [axis for axis, dim in enumerate(after.shape) if str(dim) == time]
     if len(places) > 1:
@@ -214,37 +216,27 @@ def _place_of_free(node: ir.Node, frames: Frames, asked: list[int]) -> int | Non
     return place if same and len(ahead) == len([d for d in after.shape[:place] if d != 1]) else None
 
 
-def _sizes(node: ir.Node, before: int, after: int) -> _SizesOf:
-    """The sizes of the reshaped wire: the free ones copied, the time left to be found."""
-    source, shape = node.inputs[0], node.outputs[0].shape
-    assert source is not None
-    assert source.shape is not None
-    assert shape is not None
-    sizes: list[int | tuple[ir.Node, int]] = []
-    for axis, dim in enumerate(shape):
-        if axis == after:
-            sizes.append(-1)
-        elif isinstance(dim, int):
-            sizes.append(dim)
-        else:
-            sizes.append(_copied(node, dim, axis, before))
-    return tuple(sizes)
+def _sizes(frames: Frames, axis: int, memory: Memory, node: ir.Node) -> list[Size]:
+    """The sizes of the reshaped wire: that of the batch copied, the time left to be found."""
+    before, after = node.inputs[0], node.outputs[0]
+    assert before is not None
+    source = memory.dims(before, frames)
+    dims = memory.dims(after, replace(frames, axis=axis))
+    sizes: list[Size] = [
+        dim if isinstance(dim, int) else _copied(node, source, dim, place)
+        for place, dim in enumerate(dims)
+    ]
+    return [*sizes[:axis], -1, *sizes[axis + 1 :]]
 
 
-def _copied(node: ir.Node, dim: ir.SymbolicDim, axis: int, time: int) -> int | tuple[ir.Node, int]:
-    """The size of the free axis of that name, or the only one besides time."""
-    source = node.inputs[0]
-    assert source is not None
-    assert source.shape is not None
-    sizes = enumerate(source.shape)
-    free = {p: str(size) for p, size in sizes if p != time and not isinstance(size, int)}
-    found = [place for place, name in free.items() if name == str(dim)] or list(free)
-    if len(found) != 1:
+def _copied(node: ir.Node, source: Dims, dim: str, place: int) -> Size:
+    if dim not in source:
         raise Refused("its shape is not known")
-    return 0 if found[0] == axis else (node, found[0])
+    found = source.index(dim)
+    return 0 if found == place else (node, found)
 
 
-def _merge_rows(node: ir.Node, frames: Frames) -> tuple[Frames, Callable[[], _SizesOf]]:
+def _merge_rows(node: ir.Node, frames: Frames) -> tuple[Frames, _Asked]:
     """`[batch, time, ...]` as rows `[batch * time, ...]`, or the like with time first."""
     before, after = node.inputs[0], node.outputs[0]
     assert before is not None
@@ -255,10 +247,10 @@ def _merge_rows(node: ir.Node, frames: Frames) -> tuple[Frames, Callable[[], _Si
     whole = len(rest) == rank(after) - 1 and len(kept) == rank(before) - 2
     if frames.axis > 1 or not whole or prod(rest) != prod(kept):
         raise Refused(_MERGES)
-    return replace(frames, axis=0, rows=Rows(node, frames.axis)), lambda: (-1, *rest)
+    return replace(frames, axis=0, rows=Rows(node, frames.axis)), lambda memory, node: (-1, *rest)
 
 
-def _split_rows(node: ir.Node, frames: Frames, rows: Rows) -> tuple[Frames, Callable[[], _SizesOf]]:
+def _split_rows(node: ir.Node, frames: Frames, rows: Rows) -> tuple[Frames, _Asked]:
     """Rows `[batch * time, ...]` as `[batch, time, ...]` again, or the like with time first."""
     after = node.outputs[0]
     assert after.shape is not None
@@ -268,7 +260,11 @@ def _split_rows(node: ir.Node, frames: Frames, rows: Rows) -> tuple[Frames, Call
         raise Refused(_MERGES)
     if isinstance(after.shape[rows.time], int):
         raise Refused(_MERGES)
-    return Frames(rows.time, frames.clock), lambda: ((rows.node, 0), (rows.node, 1), *rest)
+    return Frames(rows.time, frames.clock), lambda memory, node: (
+        (rows.node, 0),
+        (rows.node, 1),
+        *rest,
+    )
 
 
 def _product(dims: Sequence[int | ir.SymbolicDim]) -> int:
