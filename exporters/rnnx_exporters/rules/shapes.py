@@ -24,11 +24,12 @@ from rnnx_exporters.rules.reading import (
     rank,
     size_of,
 )
-from rnnx_exporters.rules.windows import lengthened, piece
+from rnnx_exporters.rules.windows import PLACES, lengthened, piece
 from rnnx_exporters.timeline import Fact, Frames, Last, Length, Planned, Refused, Rows
 from rnnx_runtime.contract import Dims
 
 _MERGES = "it merges the time axis with another, or splits it"
+_KEEP_TIME = "Merge features alone, or time with the batch alone: reshape to [batch, time, ...]."
 _Asked = Callable[[Memory, ir.Node], Sequence[Size]]
 _INT32_MAX = np.iinfo(np.int32).max
 
@@ -50,7 +51,7 @@ def squeeze(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
         return facts[:1]
     axes = axes_input(node, 1, rank(node.inputs[0]))
     if not axes or frames.axis in axes:
-        raise Refused("it removes the time axis")
+        raise Refused("it removes the time axis", "Name the axes to squeeze.")
     return [replace(frames, axis=frames.axis - sum(gone < frames.axis for gone in axes))]
 
 
@@ -85,7 +86,7 @@ def flatten(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
     if not isinstance(frames, Frames):
         return facts[:1]
     if frames.axis != 0 or at != 1:
-        raise Refused(_MERGES)
+        raise Refused(_MERGES, _KEEP_TIME)
     return facts[:1]
 
 
@@ -109,7 +110,7 @@ def split(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
     """Split: along features."""
     only_first(facts)
     if frames_of(facts[0]) == axis_attribute(node, "axis", 0, rank(node.inputs[0])):
-        raise Refused("it cuts the sequence in pieces")
+        raise Refused("it cuts the sequence in pieces", PLACES)
     return facts[:1]
 
 
@@ -131,7 +132,7 @@ def slice_(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     if (start, step) == (0, 1) and end >= _INT32_MAX:
         return facts[:1]
     if 0 <= end < _INT32_MAX:
-        raise Refused("it cuts out frames by their place in the whole sequence")
+        raise Refused("it cuts out frames by their place in the whole sequence", PLACES)
     return piece(node, frames, start, 0 if end > 0 else end, step)
 
 
@@ -154,7 +155,7 @@ def gather(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
         return [replace(data, axis=data.axis + moved)]
     alone(data)
     if constant(node.inputs[1]).reshape(-1).tolist() != [-1]:
-        raise Refused("it picks single frames of the sequence")
+        raise Refused("it picks single frames of the sequence", PLACES)
     return Planned([Last()], [Readout(node, data, node.outputs[0])])
 
 
@@ -198,7 +199,7 @@ def _kept_axis(node: ir.Node, frames: Frames) -> int | None:
     time = str(before.shape[frames.axis])
     places = [axis for axis, dim in enumerate(after.shape) if str(dim) == time]
     if len(places) > 1:
-        raise Refused(_MERGES)
+        raise Refused(_MERGES, _KEEP_TIME)
     return places[0] if places else _place_of_free(node, frames, asked)
 
 
@@ -246,7 +247,7 @@ def _merge_rows(node: ir.Node, frames: Frames) -> tuple[Frames, _Asked]:
     kept = [dim for dim in before.shape[2:] if isinstance(dim, int)]
     whole = len(rest) == rank(after) - 1 and len(kept) == rank(before) - 2
     if frames.axis > 1 or not whole or prod(rest) != prod(kept):
-        raise Refused(_MERGES)
+        raise Refused(_MERGES, _KEEP_TIME)
     return replace(frames, axis=0, rows=Rows(node, frames.axis)), lambda memory, node: (-1, *rest)
 
 
@@ -257,14 +258,11 @@ def _split_rows(node: ir.Node, frames: Frames, rows: Rows) -> tuple[Frames, _Ask
     rest = [dim for dim in after.shape[2:] if isinstance(dim, int)]
     per_row = tuple(node.inputs[0].shape or ())[1:] if node.inputs[0] else ()
     if len(rest) != rank(after) - 2 or frames.axis != 0 or prod(rest) != _product(per_row):
-        raise Refused(_MERGES)
+        raise Refused(_MERGES, _KEEP_TIME)
     if isinstance(after.shape[rows.time], int):
-        raise Refused(_MERGES)
-    return Frames(rows.time, frames.clock), lambda memory, node: (
-        (rows.node, 0),
-        (rows.node, 1),
-        *rest,
-    )
+        raise Refused(_MERGES, _KEEP_TIME)
+    sizes: list[Size] = [(rows.node, 0), (rows.node, 1), *rest]
+    return Frames(rows.time, frames.clock), lambda memory, node: sizes
 
 
 def _product(dims: Sequence[int | ir.SymbolicDim]) -> int:
@@ -275,7 +273,7 @@ def _with_ends(node: ir.Node, facts: list[Fact], axis: int) -> Planned:
     """Constant frames before or behind the sequence."""
     framed = [place for place, fact in enumerate(facts) if isinstance(fact, Frames)]
     if len(framed) != 1 or any(fact is not None for p, fact in enumerate(facts) if p not in framed):
-        raise Refused("it puts one sequence behind another")
+        raise Refused("it puts one sequence behind another", "Join them along features.")
     place, frames = framed[0], facts[framed[0]]
     assert isinstance(frames, Frames)
     alone(frames)
