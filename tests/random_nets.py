@@ -59,11 +59,13 @@ class Net:
 
     Attributes:
         rng: draws the weights.
+        named: whether its nodes have names.
         usable: whether the network is defined for 0, 1, 2, ... input frames.
         states: the inputs that hold initial states.
     """
 
     rng: np.random.Generator
+    named: bool = True
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -77,7 +79,8 @@ class Net:
         """The first output of a new node; the others' names end in `.1`, `.2`, ..."""
         name = f"{op_type}{len(self.nodes)}"
         names = [name, *(f"{name}.{i}" for i in range(1, outputs))]
-        self.nodes.append(helper.make_node(op_type, inputs, names, name=name, **attributes))
+        label = name if self.named else ""
+        self.nodes.append(helper.make_node(op_type, inputs, names, name=label, **attributes))
         return name
 
     def constant(self, values: Any, dtype: type = np.int64) -> str:
@@ -311,10 +314,11 @@ def pad(net: Net, draw: Draw, x: Wire) -> Wire:
     return padded(net, x, draw(whole(0, 3)), draw(whole(0, 3)), draw(one_of(0.0, 0.5)))
 
 
-def padded(net: Net, x: Wire, left: int, right: int, fill: float = 0.0) -> Wire:
+def padded(net: Net, x: Wire, left: int, right: int, fill: float = 0) -> Wire:
     amounts = [left * (letter == "t") for letter in x.axes]
     amounts += [right * (letter == "t") for letter in x.axes]
-    name = net.op("Pad", x.name, net.ints(*amounts), net.constant(fill, np.float32))
+    dtype = np.int64 if "f" not in x.axes else np.float32
+    name = net.op("Pad", x.name, net.ints(*amounts), net.constant(fill, dtype))
     return net.wire(name, x, x.axes, [n + left + right for n in x.frames])
 
 
@@ -726,7 +730,11 @@ def second_source(net: Net, draw: Draw, x: Wire) -> Wire:
         return joined(net, draw, x, net.wire("x2", x, "btf", f=features))
     if kind == "ids":
         net.inputs.append(net.value("ids", [batch, "time"], TensorProto.INT64))
-        looked_up = net.op("Gather", net.weight(5, x.sizes["f"]), "ids", axis=0)
+        late = replace(x, name="ids", axes="bt")
+        if draw(st.booleans()):  # each sees the one before
+            late = padded(net, cut(net, late, 0, 1), 1, 0, fill=2)
+            del net.wires[-2:]  # which hold no features
+        looked_up = net.op("Gather", net.weight(5, x.sizes["f"]), late.name, axis=0)
         return joined(net, draw, x, net.wire(looked_up, x, "btf"))
     net.inputs.append(net.value("vector", [batch, x.sizes["f"]]))
     laid = net.op("Unsqueeze", "vector", net.ints(1))
@@ -755,7 +763,7 @@ def give(net: Net, draw: Draw, x: Wire, *, last: bool = False) -> None:
 @st.composite
 def networks(draw: Draw, blocks: Sequence[Block] = BLOCKS, most: int = 6) -> Net:
     """Networks of up to `most` blocks, each defined for several lengths."""
-    net = Net(np.random.default_rng(draw(whole(0, 2**32 - 1))))
+    net = Net(np.random.default_rng(draw(whole(0, 2**32 - 1))), named=draw(st.booleans()))
     x = source(net, draw)
     if draw(whole(0, 4)) == 0:
         x = second_source(net, draw, x)

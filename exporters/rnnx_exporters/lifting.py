@@ -42,7 +42,7 @@ class Lift:
         for place, kind in enumerate(kinds, start=FIRST_STATE):
             dims, axis = (batch, size), memory.constant(0)
             initial = initial_state(memory, node, place, dims)
-            taken, kept = memory.take(node, kind, dims, "float32", initial=initial)
+            taken, kept = memory.take(node, kind, dims, memory.dtype(x), initial=initial)
             node.replace_input_with(place, memory.insert(node, "Unsqueeze", [taken, axis]))
             after = node.outputs[place - FIRST_STATE + 1]
             squeezed = memory.insert(node, "Squeeze", [after, axis])
@@ -51,8 +51,10 @@ class Lift:
     def _complete_outputs(self, kinds: int) -> None:
         """Give the node all its state outputs; an exporter may have left out unused ones."""
         self.node.resize_outputs(1 + kinds)
+        # Foreign nodes may have no name, but one of their outputs has.
+        known = next(value.name for value in self.node.outputs if value.name)
         for value, letter in zip(self.node.outputs, _NAMES, strict=False):
-            value.name = value.name or f"{self.node.name}.{letter}"  # foreign ones may have no name
+            value.name = value.name or f"{known}.{letter}"
 
 
 @dataclass(frozen=True, slots=True)
