@@ -5,7 +5,7 @@ Every edit leans on `Memory.remember`: the frames that are still needed, and the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from rnnx_exporters.memory import Memory
 from rnnx_exporters.timeline import Frames, refuse
 
 _END = np.iinfo(np.int64).max
+
+Size = int | tuple[ir.Node, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,23 +270,25 @@ class Sizes:
     """The sizes that the node takes as its second input are computed from the chunk instead.
 
     Attributes:
-        sizes: for each axis a size, or a node and the axis of its first input that has it.
+        asked: finds for each axis a size, or a node and the axis of its first input that has it,
+            given the memory and the node.
     """
 
     node: ir.Node
-    sizes: tuple[int | tuple[ir.Node, int], ...]
+    asked: Callable[[Memory, ir.Node], Sequence[Size]]
 
     def apply(self, memory: Memory) -> None:
         """Give the node sizes that fit the chunk."""
-        if all(isinstance(size, int) for size in self.sizes):
-            fitting = memory.constant(*(size for size in self.sizes if isinstance(size, int)))
+        sizes = self.asked(memory, self.node)
+        if all(isinstance(size, int) for size in sizes):
+            fitting = memory.constant(*(size for size in sizes if isinstance(size, int)))
         else:
-            parts = [self._size(memory, size) for size in self.sizes]
+            parts = [self._size(memory, size) for size in sizes]
             fitting = memory.insert(self.node, "Concat", parts, axis=0)
         self.node.replace_input_with(1, fitting)
         self.node.attributes.pop("allowzero", None)  # 0 copies the size
 
-    def _size(self, memory: Memory, size: int | tuple[ir.Node, int]) -> ir.Value:
+    def _size(self, memory: Memory, size: Size) -> ir.Value:
         if isinstance(size, int):
             return memory.constant(size)
         node, axis = size

@@ -5,6 +5,7 @@ So are the values of wires that depend on the sizes of the inputs alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,10 +55,11 @@ class WireShapes:
         wires += [out for node in graph for out in node.outputs]
         return next(wire for wire in wires if wire.name == value.name)
 
-    def batch_axis(self, value: ir.Value) -> int | None:
-        """Which axis of a wire without frames counts the sequences."""
-        dims = self.dims(value, time_axis=-1)
-        return dims.index(self.batch) if self.batch in dims else None
+    def sequence_axis(self, dims: Sequence[int | str], time_axis: int | None = None) -> int | None:
+        """Which axis of these counts the sequences; the first one may where there is but one."""
+        if self.batch in dims:
+            return dims.index(self.batch)
+        return 0 if not self.batch and dims[0] == 1 and time_axis != 0 else None
 
     def dims(self, value: ir.Value, time_axis: int) -> Dims:
         """The wire's axes: sizes, the name of the batch axis, and `"?"` for `time_axis`.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,11 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import rnnx
-from random_nets import Net, networks, save
+from net_breaking import BREAKING
+from net_wires import Net
+from random_nets import broken_networks, networks, save
+from rnnx_exporters import memory, streaming
 from rnnx_runtime.samples import random_inputs
 
 Array = npt.NDArray[Any]
@@ -98,8 +104,9 @@ def hold_streams(net: Net, model: rnnx.Model, offline: Offline, seed: int) -> fl
 
 
 def chunkings(frames: int, rng: np.random.Generator) -> Iterator[Sequence[int]]:
-    """Frame by frame, all at once, and at random."""
-    yield [1] * frames
+    """Frame by frame at first, all at once, and at random."""
+    single = min(frames, 40)
+    yield [1] * single + [frames - single] * (frames > single)
     yield [frames]
     ends = np.unique(rng.integers(0, frames, rng.integers(1, 9)))
     yield np.diff([0, *ends, frames]).tolist()
@@ -154,16 +161,74 @@ def changed(port: rnnx.Port, value: Array, at: int) -> Array:
     return value
 
 
-def hold_net(net: Net, seed: int, worst: list[float]) -> None:
+def hold_net(net: Net, seed: int) -> float:
+    """The property of every network that streams; the worst difference."""
     with TemporaryDirectory() as folder:
-        src = save(net, Path(folder) / "src.onnx")
-        contract = rnnx.to_streaming(src, Path(folder) / "dst.onnx")
-        model, offline = rnnx.Model(Path(folder) / "dst.onnx"), Offline(src, contract)
-        worst.append(hold_streams(net, model, offline, seed))
+        src, dst = save(net, Path(folder) / "src.onnx"), Path(folder) / "dst.onnx"
+        contract = rnnx.to_streaming(src, dst)
+        model, offline = rnnx.Model(dst), Offline(src, contract)
         hold_reach(net, model, offline, seed)
+        return hold_streams(net, model, offline, seed)
+
+
+SEEDS = st.integers(0, 2**32 - 1)
 
 
 @settings(max_examples=60, derandomize=True)
-@given(net=networks(), seed=st.integers(0, 2**32 - 1))
+@given(net=networks(), seed=SEEDS)
 def test_a_random_network_streams_as_it_runs(net: Net, seed: int) -> None:
-    hold_net(net, seed, [])
+    hold_net(net, seed)
+
+
+@pytest.mark.full
+@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
+@given(net=networks(most=12), seed=SEEDS)
+def test_a_larger_random_network_streams_as_it_runs(net: Net, seed: int) -> None:
+    hold_net(net, seed)
+
+
+@pytest.mark.parametrize("name", BREAKING)
+@settings(max_examples=5, derandomize=True)
+@given(data=st.data())
+def test_what_cannot_stream_is_refused_wherever_it_stands(name: str, data: st.DataObject) -> None:
+    block, message, hint = BREAKING[name]
+    net = data.draw(broken_networks(block))
+    with TemporaryDirectory() as folder:
+        src = save(net, Path(folder) / "src.onnx")
+        with pytest.raises(rnnx.NotStreamableError, match=message) as caught:
+            rnnx.to_streaming(src, Path(folder) / "dst.onnx")
+        assert re.search(hint, str(caught.value.hint))
+        assert list(Path(folder).iterdir()) == [src]
+
+
+def convolved() -> Net:
+    """Two convolutions, each of which sees a frame before and one behind."""
+    net = Net(np.random.default_rng(0))
+    net.inputs.append(net.value("x", ["batch", 3, "time"]))
+    weights = [net.weight(3, 3, 3), net.weight(3)]
+    y = net.op("Conv", net.op("Conv", "x", *weights, pads=[1, 1]), *weights, pads=[1, 1])
+    net.outputs.append(net.value(y, ["batch", 3, "time"]))
+    return net
+
+
+def test_a_forgotten_mask_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.Memory, "_masked", lambda _, node, value, *rest, **more: value)
+    with pytest.raises(rnnx.NotStreamableError, match="differs from the whole sequence") as caught:
+        hold_net(convolved(), 0)
+    assert "fault in rnnx" in str(caught.value.hint)
+    monkeypatch.setattr(streaming, "prove_streaming", lambda *_: None)
+    with pytest.raises(AssertionError):
+        hold_net(convolved(), 0)
+
+
+@pytest.mark.parametrize("wrong", [{"lookahead": 1}, {"receptive_field": 4}])
+def test_a_wrong_reach_is_seen(tmp_path: Path, wrong: dict[str, int]) -> None:
+    net = convolved()
+    src, dst = save(net, tmp_path / "src.onnx"), tmp_path / "dst.onnx"
+    contract = rnnx.to_streaming(src, dst)
+    model, offline = rnnx.Model(dst), Offline(src, contract)
+    hold_reach(net, model, offline, 0)
+    outputs = (replace(contract.outputs[0], **wrong),)
+    model.contract = replace(contract, outputs=outputs)
+    with pytest.raises(AssertionError):
+        hold_reach(net, model, offline, 0)

@@ -13,6 +13,13 @@ import onnx_ir as ir
 from rnnx_exporters.timeline import Fact, Frames, Last, Length, Refused
 
 LENGTH_UNKNOWN = "it computes with the number of frames, which a stream does not know"
+TIME_IS_CHANNEL = "time is its channel axis, so the length would be fixed"
+TRANSPOSE = "Transpose before it, so that features are its channels: [batch, features, time]."
+FORWARD = (
+    "Retrain with a forward layer; where the future helps, delay the targets by a few frames so"
+    " that the layer sees a limited look-ahead."
+)
+_SO_FAR = "Take the value so far, which every frame knows: a running mean, or a recurrent state."
 
 
 def rank(value: ir.Value | None) -> int:
@@ -92,6 +99,6 @@ def no_mixing(facts: Sequence[Fact]) -> None:
     """Refuse if frames meet a value that is known only when the sequence has ended."""
     kinds = {type(fact) for fact in facts if fact is not None}
     if Frames in kinds and Last in kinds:
-        raise Refused("it mixes every frame with the value at the end of the sequence")
+        raise Refused("it mixes every frame with the value at the end of the sequence", _SO_FAR)
     if Length in kinds and len(kinds) > 1:
         raise Refused(LENGTH_UNKNOWN)

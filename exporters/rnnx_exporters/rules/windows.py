@@ -15,6 +15,9 @@ import onnx_ir as ir
 from rnnx_exporters.edits import PartialMean, Spread, Window, unpad
 from rnnx_exporters.memory import Memory
 from rnnx_exporters.rules.reading import (
+    FORWARD,
+    TIME_IS_CHANNEL,
+    TRANSPOSE,
     alone,
     axes_input,
     constant,
@@ -28,6 +31,7 @@ from rnnx_exporters.rules.reading import (
 from rnnx_exporters.timeline import Fact, Frames, Planned, Refused
 
 _END = np.iinfo(np.int64).max
+PLACES = "Leave frames off the start or the end (x[:, 2:], x[:, :-2]), or read the last (x[:, -1])."
 _LEAST = float(np.finfo(np.float32).min)
 _RESIZE_MODES = {
     "mode": "nearest",
@@ -61,7 +65,10 @@ def convolve(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
 def max_pool(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     """MaxPool: padded by what no maximum is."""
     if len(node.outputs) > 1 and node.outputs[1].uses():
-        raise Refused("it gives the places of its maxima, which count from the start of its input")
+        raise Refused(
+            "it gives the places of its maxima, which count from the start of its input",
+            "Leave them out of what the model returns: give the maxima themselves.",
+        )
     return _slide(node, facts, fill=_LEAST)
 
 
@@ -140,8 +147,10 @@ def lengthened(window: Window) -> Planned:
 
 def piece(node: ir.Node, frames: Frames, start: int, end: int, step: int) -> Planned:
     """Slice: the frames from `start` on, up to `end` from the last, each `step`th."""
-    if start < 0 or end > 0 or step < 1:
-        raise Refused("it cuts out frames by their place in the whole sequence")
+    if step < 0:
+        raise Refused("it turns the sequence, to be read backward from its end", FORWARD)
+    if start < 0 or end > 0:
+        raise Refused("it cuts out frames by their place in the whole sequence", PLACES)
     kernel = start + 1 - end
 
     def finish(memory: Memory, node: ir.Node, keep: int) -> None:
@@ -263,7 +272,7 @@ def _undo(node: ir.Node, memory: Memory, axis: int) -> None:
 def _spatial(frames: Frames) -> int:
     """The place of time among the spatial axes."""
     if frames.axis < 2:
-        raise Refused("time is its channel axis, so the length would be fixed")
+        raise Refused(TIME_IS_CHANNEL, TRANSPOSE)
     return frames.axis - 2
 
 
