@@ -108,13 +108,14 @@ def save_text(path: Path, inputs: str, outputs: str, body: str) -> Path:
 
 
 def hold_chunks(src: Path, dst: Path, chunks: Sequence[int] = (1, 4, 2), batch: int = 2) -> None:
-    """The stream of `dst`, fed in chunks, against `src` over the whole in plain onnxruntime."""
+    """The stream of `dst`, fed in chunks and flushed, against plain onnxruntime over all of it."""
     contract = rnnx.load_contract(dst)
     port, rng = contract.inputs[0], np.random.default_rng(sum(chunks))
     assert port.time_axis is not None
     x = rng.normal(size=port.shape(batch=batch, frames=sum(chunks))).astype(port.dtype)
     stream = rnnx.Stream(dst, batch=batch if port.batch_axis is not None else 1)
     parts = [stream.feed(part) for part in np.split(x, np.cumsum(chunks)[:-1], port.time_axis)]
+    parts.append(stream.flush())
     whole = plain_run(src, torch.from_numpy(x))
     for output, expected in zip(contract.outputs, whole, strict=True):
         values = [part[output.name] if isinstance(part, dict) else part for part in parts]

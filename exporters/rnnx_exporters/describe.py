@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from rnnx_exporters.lengths import least_frames
 from rnnx_exporters.tidy import recurrent_nodes
 from rnnx_runtime.contract import DTYPES, Contract, Dims, Port
 from rnnx_runtime.errors import ExportError
@@ -35,6 +36,7 @@ def describe(model: ir.Model, *, time: str = TIME) -> Contract:
             for value in model.graph.inputs
         ),
         outputs=tuple(_port(value, batch, time) for value in model.graph.outputs),
+        first_chunk=least_frames(model, time),
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from rnnx_exporters.describe import BATCH as BATCH
@@ -26,6 +28,26 @@ _ASK = (
 Axes = dict[int, str]
 Place = tuple[int | None, ...]  # for each leaf the axis that a name stands at
 Seen = tuple[int, int] | None  # the batch and length that reach a layer, where it runs
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What sizes the axes of one name may have.
+
+    Attributes:
+        least: the least size, where there is one.
+        multiples: of what the size is a multiple, where it must be.
+    """
+
+    least: Mapping[str, int] = field(default_factory=dict)
+    multiples: Mapping[str, int] = field(default_factory=dict)
+
+    def dim(self, name: str) -> Any:
+        """An axis of that name, as torch.export takes it."""
+        multiple = self.multiples.get(name)
+        if multiple is None:
+            return torch.export.Dim(name, min=self.least.get(name))
+        return multiple * torch.export.Dim(f"{name}_by_{multiple}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +78,9 @@ class Layout:
         pairs = zip(_leaves(self.args), self.axes, strict=True)
         return [(leaf, axes) for leaf, axes in pairs if isinstance(leaf, Tensor)]
 
-    def dims(self, least: Mapping[str, int]) -> Any:
-        """The free axes as torch.export takes them, in the structure of `args`.
-
-        Args:
-            least: the least size of an axis by its name, where it has one.
-        """
-        dims = {name: torch.export.Dim(name, min=least.get(name)) for name in self.sizes}
+    def dims(self, sizes: Sizes) -> Any:
+        """The free axes as torch.export takes them, in the structure of `args`."""
+        dims = {name: sizes.dim(name) for name in self.sizes}
         specs = [{axis: dims[name] for axis, name in axes.items()} or None for axes in self.axes]
         return pytree.tree_unflatten(specs, pytree.tree_structure(self.args))
 
@@ -227,7 +245,8 @@ def _hold_sizes(layout: Layout) -> None:
 def _resize(leaf: Any, axes: Axes, sizes: Mapping[str, int]) -> Any:
     for axis, name in axes.items():
         if name in sizes:
-            index = torch.arange(sizes[name], device=leaf.device) % leaf.shape[axis]
+            # In order, so that lengths that are sorted stay so.
+            index = torch.arange(sizes[name], device=leaf.device) * leaf.shape[axis] // sizes[name]
             leaf = leaf.index_select(axis, index)
     return leaf
 
@@ -289,16 +308,33 @@ def _seen(module: torch.nn.Module, first: torch.nn.RNNBase, layout: Layout) -> S
     seen: list[tuple[int, int]] = []
 
     def look(layer: torch.nn.RNNBase, args: tuple[Any, ...]) -> None:
+        if isinstance(args[0], PackedSequence):
+            seen.append(packed.padded)
+            return
         shape = args[0].shape
         batch, frames = (0, 1) if layer.batch_first else (1, 0)
         seen.append((shape[batch], shape[frames]) if len(shape) == 3 else (0, shape[0]))
 
     handle = first.register_forward_pre_hook(look)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _Packing() as packed:
             module(*layout.args)
     except Exception:  # whatever the model raises, this is not its layout
         return None
     finally:
         handle.remove()
     return seen[0] if seen else None
+
+
+class _Packing(TorchFunctionMode):
+    """Notes the batch and length of what is packed last, its padding included."""
+
+    padded = (0, 0)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch._VF._pack_padded_sequence:
+            x, _, batch_first = args
+            self.padded = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
+        return func(*args, **(kwargs or {}))

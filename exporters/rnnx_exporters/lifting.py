@@ -33,7 +33,8 @@ class Lift:
         """Take each state from an input of the graph, and give it back."""
         node = self.node
         kinds = _KINDS if "LSTM" in node.op_type else _KINDS[:1]
-        self._complete_outputs(len(kinds))
+        # Foreign nodes may have no name.
+        self._complete_outputs(len(kinds), node.name or f"rnnx.{len(memory.states)}")
         node.resize_inputs(max(len(node.inputs), FIRST_STATE + len(kinds)))
         size = node.attributes["hidden_size"].as_int()
         x = node.inputs[0]
@@ -48,13 +49,11 @@ class Lift:
             squeezed = memory.insert(node, "Squeeze", [after, axis])
             memory.give(kept, _begun(memory, node, self.frames, squeezed, taken))
 
-    def _complete_outputs(self, kinds: int) -> None:
+    def _complete_outputs(self, kinds: int, name: str) -> None:
         """Give the node all its state outputs; an exporter may have left out unused ones."""
         self.node.resize_outputs(1 + kinds)
-        # Foreign nodes may have no name, but one of their outputs has.
-        known = next(value.name for value in self.node.outputs if value.name)
         for value, letter in zip(self.node.outputs, _NAMES, strict=False):
-            value.name = value.name or f"{known}.{letter}"
+            value.name = value.name or f"{name}.{letter}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,14 +186,14 @@ def _captured(
 
 
 def _name_axes(values: Sequence[ir.Value], axes: Sequence[Axes]) -> None:
-    """Name the sizes that depend on values, which torch calls `u0`: `memory_time`, say.
+    """Name the sizes that are those of the longest source: `memory_time`, say.
 
     The longest source may be shorter than `time`, so that name is not theirs.
     """
     for value, names in zip(values, axes, strict=True):
         assert value.shape is not None  # torch gives every value of a main graph its shape
         for axis, name in names.items():
-            if re.search(r"\bu\d+\b", str(value.shape[axis])):
+            if re.search(r"\blongest\d*\b", str(value.shape[axis])):
                 value.shape[axis] = f"memory_{name}"
 
 

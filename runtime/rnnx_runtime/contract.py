@@ -6,15 +6,12 @@ treats it as untrusted input, and holds it against the graph's real inputs and o
 
 from __future__ import annotations
 
-import base64
-import dataclasses
-import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +25,7 @@ DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "u
 MAX_BYTES = 16 << 20
 MAX_PORTS = 4096
 MAX_ELEMENTS = 1 << 28
+MAX_FRAMES = 1 << 24  # that a stream holds back, or adds at an end
 
 Dims = tuple[int | str, ...]
 
@@ -67,6 +65,11 @@ class Port:
     skip: int = 0
     lookahead: int = 0
     receptive_field: int | None = None
+
+    @property
+    def batch_size(self) -> int | str | None:
+        """The size of the batch axis, its name where it is free; None without one."""
+        return None if self.batch_axis is None else self.dims[self.batch_axis]
 
     def sees(self, frame: int) -> tuple[int, int]:
         """The first and the last input frame that output frame `frame` depends on.
@@ -151,7 +154,8 @@ class State:
         shape = list(self.shape(batch=batch))
         if self.time_axis is not None:
             shape[self.time_axis] = self.start_frames
-        start = np.full(shape, self.fill, self.dtype)
+        with np.errstate(over="ignore"):  # what is too large for float16 is infinite
+            start = np.full(shape, self.fill, self.dtype)
         if self.initial is not None:
             start[:] = self.initial
         return start
@@ -167,7 +171,7 @@ class Contract:
         states: the states, in the order of their names.
         masks: graph inputs that are True at the frames of the sequence and False behind its end;
             a stream fills them in.
-        first_chunk: the least number of frames that the first call takes.
+        first_chunk: the least number of frames that the first call takes; offline, any call.
         chunk_multiple: of how many frames all that follow is a multiple.
         chunk: the number of frames that every call takes, if it is fixed.
         operators: how often each operator occurs in the graph.
@@ -208,15 +212,14 @@ class Contract:
         Without masks, a chunk of one frame and every frame out at once, nothing is held back.
         """
         one = (self.first_chunk, self.chunk_multiple) == (1, 1)
-        return bool(self.masks) or not one or any(p.count != p.length for p in self.outputs)
+        held = bool(self.masks) or not one or any(p.count != p.length for p in self.outputs)
+        return self.streaming and held
 
     def to_json(self) -> str:
         """This contract as one line of JSON."""
-        record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for ports in ("inputs", "outputs", "masks"):
-            record[ports] = [_port_record(port) for port in record[ports]]
-        record["states"] = [_state_record(state) for state in self.states]
-        return json.dumps(record, sort_keys=True)
+        from rnnx_runtime.contract_json import write
+
+        return write(self)
 
     @classmethod
     def from_json(cls, text: str) -> Contract:
@@ -225,13 +228,9 @@ class Contract:
         Raises:
             ArtifactError: it is too large, not JSON, of another version, or a field does not fit.
         """
-        try:
-            return _parse(_load(text))
-        except (KeyError, TypeError, ValueError, RecursionError, ArithmeticError) as error:
-            raise _damaged(f"{type(error).__name__}: {error}") from error
+        from rnnx_runtime.contract_json import read
 
-
-_Named = TypeVar("_Named", Port, State)
+        return read(text)
 
 
 def load_contract(path: str | os.PathLike[str]) -> Contract:
@@ -243,165 +242,3 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
     from rnnx_runtime.session import open_session, read_contract
 
     return read_contract(open_session(path, optimize=False), path)
-
-
-def _port_record(port: Port) -> dict[str, Any]:
-    record = {f.name: getattr(port, f.name) for f in dataclasses.fields(port)}
-    counts = {"count": port.count.chains, "length": port.length.chains}
-    return record | counts | {"stride": str(port.stride)}
-
-
-def _state_record(state: State) -> dict[str, Any]:
-    record = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
-    if state.initial is not None:
-        value = np.ascontiguousarray(state.initial, np.dtype(state.dtype).newbyteorder("<"))
-        record["initial"] = base64.b64encode(value.tobytes()).decode("ascii")
-    return record
-
-
-def _load(text: str) -> dict[str, Any]:
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"{len(text)} characters are more than the {MAX_BYTES} allowed")
-    record = json.loads(text)
-    if not isinstance(record, dict):
-        raise TypeError("it is not a JSON object")
-    if record.get("version") != VERSION:
-        raise ValueError(f"version {record.get('version')!r} is not {VERSION}")
-    return record
-
-
-def _parse(record: dict[str, Any]) -> Contract:
-    labels = record.get("labels")
-    rate = record.get("sample_rate")
-    if rate is not None and not 0 < _typed(float(rate), float, "sample_rate") < math.inf:
-        raise ValueError(f"sample_rate is {rate}")
-    contract = Contract(
-        inputs=_unique(_port(item) for item in _listed(record["inputs"], "inputs")),
-        outputs=_unique(_port(item) for item in _listed(record["outputs"], "outputs")),
-        states=_unique(_state(item) for item in _listed(record["states"], "states")),
-        masks=_unique(_port(item) for item in _listed(record.get("masks", []), "masks")),
-        first_chunk=_positive(record.get("first_chunk", 1), "first_chunk"),
-        chunk_multiple=_positive(record.get("chunk_multiple", 1), "chunk_multiple"),
-        chunk=None if record.get("chunk") is None else _positive(record["chunk"], "chunk"),
-        streaming=_typed(record["streaming"], bool, "streaming"),
-        operators={str(k): int(v) for k, v in _typed(record["operators"], dict, "ops").items()},
-        fingerprint=_typed(record["fingerprint"], str, "fingerprint"),
-        sample_rate=None if rate is None else float(rate),
-        labels=None if labels is None else tuple(map(str, _typed(labels, list, "labels"))),
-        source=_typed(record["source"], dict, "source"),
-        quantization=_optional_dict(record.get("quantization"), "quantization"),
-        checked=_optional_dict(record.get("checked"), "checked"),
-    )
-    if [s.name for s in contract.states] != sorted(s.name for s in contract.states):
-        raise ValueError("the states are not in the order of their names")
-    return contract
-
-
-def _port(record: Any) -> Port:
-    fields = dict(_typed(record, dict, "port"))
-    for name in ("count", "length"):
-        fields[name] = Count.from_record(fields.pop(name, [[]]))
-    fields["stride"] = Fraction(_typed(fields.pop("stride", "1"), str, "stride"))
-    port = Port(**fields)
-    port = dataclasses.replace(port, dims=_dims(port.dims))
-    _typed(port.name, str, "name")
-    _one_of(port.dtype)
-    for axis in (port.batch_axis, port.time_axis):
-        if axis is not None and not 0 <= _integer(axis, "axis") < len(port.dims):
-            raise ValueError(f"axis {axis} is not an axis of {port}")
-    if port.batch_axis is not None and port.batch_axis == port.time_axis:
-        raise ValueError(f"one axis of {port} is both batch and time")
-    _typed(port.counts_frames, bool, "counts_frames")
-    for name in ("delay", "skip"):
-        if _integer(getattr(port, name), name) < 0:
-            raise ValueError(f"the {name} of {port} is negative")
-    _integer(port.lookahead, "lookahead")
-    if port.receptive_field is not None:
-        _integer(port.receptive_field, "receptive_field")
-    if port.stride <= 0:
-        raise ValueError(f"the stride of {port} is {port.stride}")
-    if port.num_embeddings is not None and _integer(port.num_embeddings, "num_embeddings") < 1:
-        raise ValueError(f"num_embeddings of {port} is {port.num_embeddings}")
-    return port
-
-
-def _state(record: Any) -> State:
-    fields = dict(_typed(record, dict, "state"))
-    encoded = fields.pop("initial", None)
-    state = State(**fields)
-    state = dataclasses.replace(state, dims=_dims(state.dims))
-    for text in (state.name, state.kind, state.module):
-        _typed(text, str, "state")
-    _one_of(state.dtype)
-    _integer(state.layer, "layer")
-    _typed(state.fill, float, "fill")
-    if not 0 <= _integer(state.start_frames, "start_frames") <= MAX_ELEMENTS:
-        raise ValueError(f"state {state.name} starts with {state.start_frames} frames")
-    if state.time_axis is not None and not 0 < _integer(state.time_axis, "axis") < len(state.dims):
-        raise ValueError(f"axis {state.time_axis} is not an axis of state {state.name}")
-    if not state.dims or any(isinstance(dim, str) for dim in state.dims[1:]):
-        raise ValueError(f"only the first axis of state {state.name} may be free")
-    if encoded is None:
-        return state
-    value = np.frombuffer(base64.b64decode(encoded, validate=True), state.dtype)
-    return dataclasses.replace(state, initial=value.reshape(state.shape(batch=1)[1:]))
-
-
-def _dims(value: Any) -> Dims:
-    dims = tuple(value)
-    if len(dims) > 64 or any(
-        not isinstance(dim, int | str) or isinstance(dim, bool) for dim in dims
-    ):
-        raise ValueError(f"dims {value!r} are not sizes and names")
-    sizes = [dim for dim in dims if isinstance(dim, int)]
-    if any(size < 0 for size in sizes) or math.prod(sizes) > MAX_ELEMENTS:
-        raise ValueError(f"dims {value!r} are out of range")
-    return dims
-
-
-def _one_of(dtype: Any) -> None:
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
-
-
-def _integer(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r}, not an integer")
-    return value
-
-
-def _positive(value: Any, name: str) -> int:
-    if _integer(value, name) < 1:
-        raise ValueError(f"{name} is {value}")
-    return int(value)
-
-
-def _typed(value: Any, kind: type, name: str) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} is {type(value).__name__}, not {kind.__name__}")
-    return value
-
-
-def _optional_dict(value: Any, name: str) -> Any:
-    return None if value is None else _typed(value, dict, name)
-
-
-def _listed(value: Any, name: str) -> list[Any]:
-    items: list[Any] = _typed(value, list, name)
-    if len(items) > MAX_PORTS:
-        raise ValueError(f"{len(items)} {name} are more than the {MAX_PORTS} allowed")
-    return items
-
-
-def _unique(items: Iterable[_Named]) -> tuple[_Named, ...]:
-    kept = tuple(items)
-    if len({item.name for item in kept}) != len(kept):
-        raise ValueError("two ports or states share a name")
-    return kept
-
-
-def _damaged(reason: str) -> ArtifactError:
-    return ArtifactError(
-        f"the contract in the file's metadata is damaged: {reason}",
-        hint="Export the model again with this version of rnnx.",
-    )

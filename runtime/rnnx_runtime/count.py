@@ -43,6 +43,17 @@ class Count:
         """The lesser of both."""
         return Count(_distinct((*self.chains, *other.chains)))
 
+    def growth(self, frames: int) -> int:
+        """How many more there are with every `frames` input frames more, once there are any.
+
+        Raises:
+            ValueError: not always as many.
+        """
+        grown = {_grown(chain, frames) for chain in self.chains}
+        if len(grown) > 1:
+            raise ValueError(f"with {frames} frames more, a count grows by {sorted(grown)}")
+        return grown.pop()
+
     @classmethod
     def from_record(cls, record: Sequence[Sequence[Sequence[int]]]) -> Count:
         """Read what JSON made of `chains`.
@@ -59,6 +70,14 @@ class Count:
 def _walk(chain: Chain, frames: int) -> int:
     for multiplier, addend, divisor in chain:
         frames = (frames * multiplier + addend) // divisor
+    return frames
+
+
+def _grown(chain: Chain, frames: int) -> int:
+    for multiplier, _, divisor in chain:
+        frames, rest = divmod(frames * multiplier, divisor)
+        if rest:
+            raise ValueError(f"{divisor} does not divide what {frames} more frames make")
     return frames
 
 

@@ -59,6 +59,7 @@ class Model:
         batch = size_along(self.contract, arrays, "batch") or 1
         if self.contract.lags:
             return self._stream_whole(arrays, batch)
+        refuse_short(self.contract, arrays)
         states = {state.input_name: state.start(batch=batch) for state in self.contract.states}
         names = [port.name for port in self.contract.outputs]
         return unwrap(run_session(self, names, {**arrays, **states}))
@@ -120,11 +121,10 @@ def fit(port: Port, value: Any) -> Array:
             f"input {port.name!r} is {array.dtype}, but the artifact takes {port.dtype}",
             hint=f"Convert it: x.astype(np.{port.dtype}).",
         )
-    fixed = [size for size in port.dims if isinstance(size, int)]
-    found = [
-        size for size, dim in zip(array.shape, port.dims, strict=False) if isinstance(dim, int)
-    ]
-    if array.ndim != len(port.dims) or fixed != found:
+    # How many frames a call takes is the stream's concern, where that is fixed.
+    fixed = [a for a, d in enumerate(port.dims) if isinstance(d, int) and a != port.time_axis]
+    fits = array.ndim == len(port.dims) and all(array.shape[a] == port.dims[a] for a in fixed)
+    if not fits:
         raise InputError(
             f"input {port.name!r} has shape {list(array.shape)}, but the artifact takes"
             f" [{', '.join(map(str, port.dims))}]",
@@ -160,6 +160,20 @@ def refuse_empty(contract: Contract, arrays: Mapping[str, Array]) -> None:
     for axis, what in (("batch", "sequence"), ("time", "frame")):
         if size_along(contract, arrays, axis) == 0:
             raise InputError(f"the inputs hold no {what}: their {axis} axis has length 0")
+
+
+def refuse_short(contract: Contract, arrays: Mapping[str, Array]) -> None:
+    """Refuse sequences of fewer frames than leave one behind the strides of the network.
+
+    Raises:
+        InputError: they are too short.
+    """
+    frames = size_along(contract, arrays, "time")
+    if frames is not None and frames < contract.first_chunk:
+        raise InputError(
+            f"the inputs hold {frames} frames, the network needs {contract.first_chunk} or more",
+            hint="Give longer sequences, or pad them.",
+        )
 
 
 def unwrap(results: dict[str, Array]) -> Array | dict[str, Array]:

@@ -4,9 +4,8 @@ States are never aliased: each state has two buffers, and two bindings are used 
 the first and writing the second, the other the reverse. A run that fails has written only buffers
 that hold nothing, so the stream is where it was.
 
-The first run takes `first_chunk` frames or more, every other one a multiple of `chunk_multiple`;
-frames that are too few for that are held. So caches have one length from the first run on, and
-buffers stay bound.
+Frames that are too few for a run are held (`chunks`). So caches have one length from the first run
+on, and buffers stay bound.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rnnx_runtime import snapshot
+from rnnx_runtime import chunks, snapshot
 from rnnx_runtime.binding import Bound, Result, allocate
 from rnnx_runtime.contract import Port
 from rnnx_runtime.errors import ArtifactError, InputError, StreamError
@@ -72,7 +71,8 @@ class Stream:
         self._first_input = contract.inputs[0].name
         self._readout_names = [p.name for p in contract.outputs if p.time_axis is None]
         self._bound: dict[int, Bound] = {}
-        self._last: Bound | None = None  # set while no frame is held
+        self._only_frames = all(port.time_axis is not None for port in contract.inputs)
+        self._last: Bound | None = None  # set while nothing is held that its buffers could spoil
         self._held: dict[str, Array] = {}
         self._readouts: dict[str, Array] = {}
         self._side = 0
@@ -122,7 +122,7 @@ class Stream:
         """
         if self._flushed:
             raise StreamError("the stream was flushed before", hint="Call reset() first.")
-        frames = self._frames_to_the_end() - self._fed
+        frames = chunks.frames_to_the_end(self.model.contract, self.position) - self._fed
         results = self._run_to_the_end(frames) if frames > 0 and self.position else self._idle()
         self._flushed = True
         return results
@@ -160,15 +160,7 @@ class Stream:
                 is as it was.
         """
         taken = snapshot.unpack(data)
-        contract = self.model.contract
-        if taken.fingerprint != contract.fingerprint:
-            raise StreamError("the snapshot was taken from another artifact")
-        if taken.batch != self.batch:
-            raise StreamError(
-                f"the snapshot holds {taken.batch} sequences, this stream {self.batch}",
-                hint=f"Open the stream with batch={taken.batch}.",
-            )
-        self._hold_memory(taken.arrays, taken.position)
+        snapshot.hold(taken, self.model.contract, self.batch)
         self._adopt(taken.arrays, taken.position, taken.flushed)
 
     def states(self) -> dict[str, Array]:
@@ -189,7 +181,7 @@ class Stream:
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
             raise InputError(f"batch is {self.batch!r}; a stream holds at least one sequence")
         free = any(isinstance(state.dims[0], str) for state in contract.states)
-        free = free or any(port.batch_axis is not None for port in contract.inputs)
+        free = free or any(isinstance(port.batch_size, str) for port in contract.inputs)
         if self.batch != 1 and not free:
             raise InputError(
                 f"{self.model.path!r} has no batch axis, so batch cannot be {self.batch}"
@@ -198,64 +190,70 @@ class Stream:
     @property
     def _fed(self) -> int:
         """Frames that went through the network."""
-        return self.position - self._frames_held(self._held)
-
-    def _frames_held(self, held: Mapping[str, Array]) -> int:
-        return (size_along(self.model.contract, held, "time") or 0) if held else 0
+        return chunks.fed_after(self.model.contract, self.position)
 
     def _admit(self, x: Array | Mapping[str, Array]) -> Result:
         """Hold `x` against the contract, behind what is held; run what is ready of it."""
-        arrays = fit_inputs(self.model.contract, x)
+        contract = self.model.contract
+        arrays = fit_inputs(contract, x)
         frames = self._frames(arrays)
         if frames == 0:
             return self._idle()
         if self.strict:
             self._refuse_not_finite(arrays)
-        arrays = self._joined(arrays)
-        ready = self._ready(self._frames_held(arrays))
-        results = self._run(self._cut(arrays, 0, ready), ready) if ready else self._idle()
+        if self._last is None and self._held:
+            arrays = chunks.in_a_row(contract.inputs, [self._held, arrays])
+        ready = chunks.fed_after(contract, self.position + frames) - self._fed
+        whole = chunks.cut(contract.inputs, arrays, 0, ready)
+        results = self._run(whole, ready) if ready else self._idle()
         self.position += frames
-        self._held = {x: part.copy() for x, part in self._cut(arrays, ready, None).items()}
-        self._last = None if self._frames_held(self._held) else self._bound.get(ready)
+        left = chunks.cut(contract.inputs, arrays, ready, None)
+        self._held = {x: part.copy() for x, part in left.items()}
+        alike = self._only_frames and self._fed == self.position and contract.chunk is None
+        self._last = self._bound.get(ready) if alike else None
         return results
-
-    def _ready(self, frames: int) -> int:
-        """How many of so many frames the next run can take."""
-        contract = self.model.contract
-        first = 0 if self._fed else contract.first_chunk
-        return 0 if frames < first else frames - (frames - first) % contract.chunk_multiple
-
-    def _joined(self, arrays: dict[str, Array]) -> dict[str, Array]:
-        """The frames that are held, and behind them the new ones."""
-        held = self._held if self._last is None else {}
-        return {
-            port.name: arrays[port.name]
-            if port.time_axis is None or port.name not in held
-            else np.concatenate([held[port.name], arrays[port.name]], port.time_axis)
-            for port in self.model.contract.inputs
-        }
-
-    def _cut(self, arrays: Mapping[str, Array], start: int, stop: int | None) -> dict[str, Array]:
-        """The frames from `start` to `stop` of every input that has frames."""
-        parts = {}
-        for port in self.model.contract.inputs:
-            places = [slice(None)] * len(port.dims)
-            if port.time_axis is not None:
-                places[port.time_axis] = slice(start, stop)
-            parts[port.name] = arrays[port.name][tuple(places)]
-        return parts
 
     def _run(self, arrays: Mapping[str, Array], frames: int) -> Result:
         """Run over frames that are ready: at first with caches of their own lengths, then bound."""
+        if self.model.contract.chunk is not None:
+            return self._run_chunks(arrays, frames, length=None)
         if self._fed:
             bound = self._bound_for(frames)
             bound.fill(arrays)
             return self._run_bound(bound)
         results = self._run_unbound(arrays, frames, length=None)
-        contract = self.model.contract
-        for state in contract.states:
-            self._sides[self._side][state.name].numpy()[...] = results.pop(state.output_name)
+        self._put_states({s.name: results[s.output_name] for s in self.model.contract.states})
         return self._keep_readouts(results)
+
+    def _put_states(self, states: Mapping[str, Array]) -> None:
+        for name, value in states.items():
+            buffer = self._sides[self._side][name].numpy()
+            if value.shape != buffer.shape:
+                raise ArtifactError(
+                    f"state {name} is {list(value.shape)} after the first run, but its"
+                    f" contract says {list(buffer.shape)}",
+                    hint="The graph or its metadata was edited by hand; export it again.",
+                )
+            buffer[...] = value
+
+    def _run_chunks(self, arrays: Mapping[str, Array], frames: int, length: int | None) -> Result:
+        """Run chunk after chunk, each of the one length that the artifact takes."""
+        contract, before, fed = self.model.contract, self.states(), self._fed
+        chunk = contract.chunk or 1
+        self._put_states(before)
+        bound, parts = self._bound_for(chunk), []
+        try:
+            for start in range(0, frames, chunk):
+                bound.fill(chunks.cut(contract.inputs, arrays, start, start + chunk))
+                masks = (chunks.mask(p, fed + start, chunk, length) for p in contract.masks)
+                bound.mask(*masks)
+                bound.run(self._side)
+                self._side ^= 1
+                parts.append(chunks.of_the_sequence(contract, bound.outputs, fed + start, length))
+        except InputError:
+            self._put_states(before)
+            raise
+        return self._keep_readouts(chunks.in_a_row(contract.outputs, parts))
 
     def _run_bound(self, bound: Bound) -> Result:
         results = bound.run(self._side)
@@ -270,53 +268,26 @@ class Stream:
         """Every output and state after `frames` more frames; `length` is that of the sequence."""
         contract = self.model.contract
         states = {f"{name}_in": value for name, value in self.states().items()}
-        masks = {port.name: self._mask(port, frames, length) for port in contract.masks}
+        masks = {p.name: chunks.mask(p, self._fed, frames, length) for p in contract.masks}
         names = [port.name for port in contract.outputs]
         names += [state.output_name for state in contract.states]
         return run_session(self.model, names, {**arrays, **states, **masks})
 
-    def _mask(self, port: Port, frames: int, length: int | None) -> Array:
-        """Which of the frames that a wire gets in this run are of the sequence."""
-        before, after = self._here(port, 0), self._here(port, frames)
-        inside = np.ones(after - before, bool)
-        if length is not None:
-            inside[max(0, port.length(length) - before) :] = False
-        return inside.reshape(port.shape(batch=self.batch, frames=len(inside)))
-
-    def _here(self, port: Port, more: int) -> int:
-        """The frames that a wire has had once `more` went in."""
-        fed = self._fed + more
-        return port.count(fed) if fed else 0
-
-    def _frames_to_the_end(self) -> int:
-        """How many frames must have gone in until all frames of the sequence have come out."""
-        contract = self.model.contract
-        ends = [port for port in (*contract.outputs, *contract.masks) if port.time_axis is not None]
-        frames = max(self._fed, contract.first_chunk)
-        while any(port.count(frames) < port.length(self.position) for port in ends):
-            frames += contract.chunk_multiple
-        return frames
-
     def _run_to_the_end(self, frames: int) -> Result:
         """Run over what is held and so many zeros that the last frame of the sequence comes out."""
         contract = self.model.contract
-        held = self._kept_inputs()
-        arrays = {
-            port.name: held[port.name]
-            if port.time_axis is None
-            else _lengthened(held[port.name], port.time_axis, frames)
-            for port in contract.inputs
-        }
+        arrays = chunks.lengthened(contract.inputs, self._kept_inputs(), frames)
+        if contract.chunk is not None:
+            return self._run_chunks(arrays, frames, self.position)
         results = self._run_unbound(arrays, frames, self.position)
-        for port in contract.outputs:
-            if port.time_axis is not None:
-                left = max(0, port.length(self.position) - self._here(port, 0))
-                results[port.name] = results[port.name].take(range(left), port.time_axis)
-        return self._keep_readouts(results)
+        whole = chunks.of_the_sequence(contract, results, self._fed, self.position)
+        return self._keep_readouts(whole)
 
     def _kept_inputs(self) -> dict[str, Array]:
         """The frames that are held, and the inputs without frames as they were given last."""
-        return self._held if self._last is None else self._cut(self._last.inputs, 0, 0)
+        if self._last is None:
+            return self._held
+        return chunks.cut(self.model.contract.inputs, self._last.inputs, 0, 0)
 
     def _keep_readouts(self, results: Mapping[str, Array]) -> Result:
         self._readouts = {name: results[name].copy() for name in self._readout_names}
@@ -367,40 +338,6 @@ class Stream:
         held = {f"held.{name}": value.copy() for name, value in self._kept_inputs().items()}
         return self.states() | held | {name: x.copy() for name, x in self._readouts.items()}
 
-    def _hold_memory(self, arrays: Mapping[str, Array], position: int) -> None:
-        found = {name: (str(value.dtype), value.shape) for name, value in arrays.items()}
-        if found != self._expected(arrays, position):
-            raise StreamError("the snapshot's states do not fit this artifact")
-
-    def _expected(
-        self, arrays: Mapping[str, Array], position: int
-    ) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """The dtypes and shapes of what a stream remembers that has these names in its memory."""
-        contract = self.model.contract
-        kept = {
-            p.name: arrays[f"held.{p.name}"] for p in contract.inputs if f"held.{p.name}" in arrays
-        }
-        timed = [p for p in contract.inputs if p.time_axis is not None and p.name in kept]
-        frames = kept[timed[0].name].shape[timed[0].time_axis or 0] if timed else 0
-        begun = position - frames > 0
-        expected = {
-            s.name: (
-                s.dtype,
-                s.shape(batch=self.batch) if begun else s.start(batch=self.batch).shape,
-            )
-            for s in contract.states
-        }
-        for port in contract.inputs:
-            if port.name in kept:
-                expected[f"held.{port.name}"] = (
-                    port.dtype,
-                    port.shape(batch=self.batch, frames=frames),
-                )
-        for port in contract.outputs:
-            if port.time_axis is None and port.name in arrays:
-                expected[port.name] = (port.dtype, port.shape(batch=self.batch, frames=0))
-        return expected
-
     def _adopt(self, arrays: Mapping[str, Array], position: int, flushed: bool) -> None:
         names = [port.name for port in self.model.contract.inputs]
         self._held = {x: arrays[f"held.{x}"] for x in names if f"held.{x}" in arrays}
@@ -408,12 +345,4 @@ class Stream:
         self.position, self._flushed = position, flushed
         self._readouts = {name: arrays[name] for name in self._readout_names if name in arrays}
         if self._fed:
-            for state in self.model.contract.states:
-                self._sides[self._side][state.name].numpy()[...] = arrays[state.name]
-
-
-def _lengthened(array: Array, axis: int, frames: int) -> Array:
-    """The array with zeros behind it, so that it has so many frames."""
-    missing = [(0, 0)] * array.ndim
-    missing[axis] = (0, frames - array.shape[axis])
-    return np.pad(array, missing)
+            self._put_states({s.name: arrays[s.name] for s in self.model.contract.states})

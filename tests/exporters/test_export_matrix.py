@@ -1,6 +1,6 @@
 """Every kind of recurrent layer, exported once and held against torch at other sizes.
 
-All 768 cases run with the mark `full`; those that together show every pair of options run always.
+All 768 cases run in `make test-all`; those that together show every pair of options run always.
 The 192 cases that PyTorch tests its own exporter with are among them.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Case:
         if self.packed:
             for row, length in zip(x, lengths, strict=True):
                 row[length:] = padding
-        states = [torch.randn(*self.state(batch)) for _ in range(self.states)]
+        states = [torch.randn(*self.state_shape(batch)) for _ in range(self.states)]
         hx = tuple(states) if self.kind == "lstm" else states[0]
         return (
             x if self.batch_first else x.transpose(0, 1).contiguous(),
@@ -65,12 +65,11 @@ class Case:
             *([torch.tensor(lengths)] if self.packed else []),
         )
 
-    def leading(self, frames: int | str = "time", batch: int | str = "batch") -> tuple[Any, ...]:
-        """The first two axes of a sequence."""
-        return (batch, frames) if self.batch_first else (frames, batch)
+    def leading(self, frames: str = "time") -> tuple[str, str]:
+        """The names of the first two axes of a sequence."""
+        return ("batch", frames) if self.batch_first else (frames, "batch")
 
-    def state(self, batch: int | str) -> tuple[int | str, ...]:
-        """The shape of a state."""
+    def state_shape(self, batch: int | str) -> tuple[int | str, ...]:
         return (self.layers * self.directions, batch, HIDDEN_SIZE)
 
     @property
@@ -136,9 +135,7 @@ def test_one_export_equals_torch_at_every_size(tmp_path: Path, case: Case) -> No
         args = case.args(*run)
         given = [arg for arg in args if arg is not None]
         hold(plain_run(path, *given), torch_run(module, *args))
-    graph = onnx.load(path).graph
-    hold_native(graph, case)
-    hold_free(graph, case)
+    hold_graph(onnx.load(path).graph, case)
 
 
 def axes(case: Case) -> Any:
@@ -150,20 +147,24 @@ def axes(case: Case) -> Any:
     return {"x": case.leading(), "hx": hx if case.explicit else None, "lengths": {0: "batch"}}
 
 
+def hold_graph(graph: onnx.GraphProto, case: Case) -> None:
+    hold_native(graph, case)
+    hold_free(graph, case)
+
+
 def hold_native(graph: onnx.GraphProto, case: Case) -> None:
     """One native operator for each layer, its weights plain initializers."""
     nodes = [node for node in graph.node if node.op_type in ("RNN", "GRU", "LSTM")]
     assert [node.op_type for node in nodes] == [OPERATORS[case.kind]] * case.layers
     initializers = {initializer.name for initializer in graph.initializer}
     for node in nodes:
-        weights = set(node.input[1:4]) if case.bias else set(node.input[1:3])
-        assert weights <= initializers
-        assert bool(node.input[4]) == case.packed
+        assert {name for name in node.input[1:4] if name} <= initializers
+        assert (bool(node.input[3]), bool(node.input[4])) == (case.bias, case.packed)
 
 
 def hold_free(graph: onnx.GraphProto, case: Case) -> None:
     """Batch and time are named at every input and output, and nothing else is free."""
-    states = [case.state("batch")] * case.states
+    states = [case.state_shape("batch")] * case.states
     given = [*(states if case.explicit else []), *([("batch",)] if case.packed else [])]
     assert dims(graph.input) == [(*case.leading(), FEATURES), *given]
     y, *finals = dims(graph.output)
@@ -172,6 +173,33 @@ def hold_free(graph: onnx.GraphProto, case: Case) -> None:
     assert (frames == "time") is not case.packed
     assert y == (*case.leading(frames), HIDDEN_SIZE * case.directions)
     assert finals == states
+
+
+@pytest.fixture(scope="module")
+def case_and_graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, onnx.GraphProto]:
+    case, path = Case("gru", 1, False, True, True, True, False, 0.0), tmp_path_factory.mktemp("one")
+    rnnx.export(Network(case), case.args(*EXAMPLE), path / "model.onnx")
+    graph = onnx.load(path / "model.onnx").graph
+    hold_graph(graph, case)
+    return case, graph
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "lstm"},
+        {"layers": 2},
+        {"bidirectional": True},
+        {"bias": False},
+        {"batch_first": False},
+        {"explicit": False},
+        {"packed": True},
+    ],
+)
+def test_a_graph_of_another_case_is_told(case_and_graph: Any, change: dict[str, Any]) -> None:
+    case, graph = case_and_graph
+    with pytest.raises(AssertionError):
+        hold_graph(graph, replace(case, **change))
 
 
 def pytorchs(

@@ -39,11 +39,6 @@ def test_a_state_computed_from_an_input_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def convolved(p: Any, x: Tensor) -> Tensor:
-    y: Tensor = p["conv"](p["gru"](x)[0].transpose(1, 2)).transpose(1, 2)
-    return y
-
-
 def instance_normed(p: Any, x: Tensor) -> Tensor:
     y: Tensor = p["instance"](p["gru"](x)[0].transpose(1, 2)).transpose(1, 2)
     return y
@@ -72,11 +67,6 @@ def pooled_over_frames(p: Any, x: Tensor) -> Tensor:
     return z
 
 
-def positioned(p: Any, x: Tensor) -> Tensor:
-    z: Tensor = p["gru"](x)[0] + p["table"](torch.arange(x.shape[1]))
-    return z
-
-
 def halved(p: Any, x: Tensor) -> Tensor:
     y = p["gru"](x)[0]
     z: Tensor = p["decoder"](y)[0].reshape(x.shape[0], x.shape[1] * 2, 2)
@@ -92,16 +82,15 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
     "mean": (lambda p, x: p["gru"](x)[0].mean(1), "ReduceMean runs over time"),
     "softmax": (lambda p, x: p["gru"](x)[0].softmax(1), "Softmax runs over time"),
     "attention": (attended, "MatMul node .* multiplies frames by other frames"),
-    "convolution": (convolved, "Conv node .*'parts.conv'.* neighbouring frames"),
-    "flip": (lambda p, x: p["gru"](x.flip(1))[0], "Slice node .* cuts frames off"),
+    "flip": (
+        lambda p, x: p["gru"](x.flip(1))[0],
+        "Slice node .* by their place in the whole sequence",
+    ),
     "encoder-decoder": (decoded, "'parts.decoder'.*only when another sequence has ended"),
     "end-in-every-frame": (pooled_over_frames, "every frame with the value at the end"),
     "instance-norm": (instance_normed, "'parts.instance'.*InstanceNormalization runs over time"),
     "group-norm": (group_normed, "'parts.groups'.*time axis"),
-    "cumsum": (lambda p, x: p["gru"](x)[0].cumsum(1), "CumSum node .* no streaming rule"),
-    "merged": (lambda p, x: p["gru"](x)[0].reshape(-1, 4), "Reshape node .* merges the time axis"),
-    "halved": (halved, "computes with the number of frames"),
-    "positions": (positioned, "Range node .* no streaming rule"),
+    "halved": (halved, "Reshape node .* merges the time axis"),
     "first-frame": (lambda p, x: p["gru"](x)[0][:, 0], "Gather node .* single frames"),
     "length": (counted, "output 'y1' counts the frames"),
 }
@@ -113,10 +102,8 @@ def breaking() -> dict[str, nn.Module]:
         "gru": nn.GRU(4, 4, batch_first=True),
         "decoder": nn.GRU(4, 4, batch_first=True),
         "both": nn.GRU(4, 4, batch_first=True, bidirectional=True),
-        "conv": nn.Conv1d(4, 4, 3, padding=1),
         "instance": nn.InstanceNorm1d(4),
         "groups": nn.GroupNorm(2, 4),
-        "table": nn.Embedding(99, 4),
     }
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis.extra import numpy as arrays
 from artifacts import gru_artifact
 from rnnx_runtime import ArtifactError, Contract, Port, State, load_contract
 from rnnx_runtime.contract import DTYPES, MAX_BYTES, MAX_PORTS, METADATA_KEY
+from rnnx_runtime.count import Count
 from running_sums import running_sum
 
 names = st.text(min_size=1, max_size=8)
@@ -26,8 +29,27 @@ json_values = st.recursive(
 )
 
 
+rates = st.tuples(st.integers(1, 6), st.integers(1, 6)).map(lambda pair: Fraction(*pair))
+addends = st.integers(-20, 20)
+
+
 @st.composite
-def ports(draw: st.DrawFn) -> Port:
+def timings(draw: st.DrawFn, rate: Fraction) -> dict[str, Any]:
+    """Where a port's frames come so often as `rate` says."""
+    step = {"multiplier": rate.numerator, "divisor": rate.denominator}
+    count, length = (Count().then(addend=draw(addends), **step) for _ in range(2))
+    return {
+        "stride": 1 / rate,
+        "count": count.least(Count().then(addend=draw(addends), **step)),
+        "length": length,
+        "skip": draw(sizes),
+        "lookahead": draw(addends),
+        "receptive_field": draw(st.none() | st.integers(1, 99)),
+    }
+
+
+@st.composite
+def ports(draw: st.DrawFn, rate: Fraction = Fraction(1)) -> Port:
     dims = draw(st.lists(sizes | names, min_size=2, max_size=4))
     axes = st.none() | st.integers(0, len(dims) - 1)
     batch_axis, time_axis = draw(
@@ -41,7 +63,15 @@ def ports(draw: st.DrawFn) -> Port:
         time_axis,
         delay=draw(st.integers(0, 100)),
         num_embeddings=draw(st.none() | st.integers(1, 10**6)),
+        counts_frames=draw(st.booleans()),
+        **draw(timings(rate)),
     )
+
+
+@st.composite
+def masks(draw: st.DrawFn, name: str, rate: Fraction) -> Port:
+    dims = ("frames", *(1,) * draw(st.integers(0, 3)))
+    return Port(name, "bool", dims, time_axis=0, **draw(timings(rate)))
 
 
 @st.composite
@@ -50,15 +80,31 @@ def states(draw: st.DrawFn, name: str) -> State:
     dtype = draw(st.sampled_from(DTYPES))
     initial = draw(st.none() | arrays.arrays(dtype, rest))
     first = draw(st.just("batch") | st.just(1))
-    return State(name, dtype, (first, *rest), draw(names), draw(names), draw(sizes), initial)
+    return State(
+        name,
+        dtype,
+        (first, *rest),
+        draw(names),
+        draw(names),
+        draw(sizes),
+        initial,
+        fill=draw(st.sampled_from([0.0, 1.0, *([-math.inf, 0.5] if "float" in dtype else [])])),
+        time_axis=draw(st.none() | st.integers(1, len(rest))),
+        start_frames=draw(sizes),
+    )
 
 
 @st.composite
 def contracts(draw: st.DrawFn) -> Contract:
-    listed = st.lists(ports(), max_size=3, unique_by=lambda port: port.name).map(tuple)
+    rate = draw(rates)
+    listed = st.lists(ports(rate), max_size=3, unique_by=lambda port: port.name).map(tuple)
     return Contract(
         inputs=draw(listed),
         outputs=draw(listed),
+        masks=tuple(draw(masks(f"mask{i:03}", rate)) for i in range(draw(st.integers(0, 2)))),
+        first_chunk=draw(st.integers(200, 300)),  # every count has come to something by then
+        chunk_multiple=rate.denominator * draw(st.integers(1, 9)),
+        chunk=draw(st.none() | st.integers(1, 9)),
         states=tuple(draw(states(f"s{i:03}")) for i in range(draw(st.integers(0, 3)))),
         streaming=draw(st.booleans()),
         operators=draw(st.dictionaries(names, sizes, max_size=3)),
@@ -110,6 +156,7 @@ def test_a_contract_with_any_value_replaced_is_read_or_refused(
 
 
 PORT = {"name": "x", "dtype": "float32", "dims": ["batch", "time", 3]}
+MASK = {"name": "mask000", "dtype": "bool", "dims": ["time", 1], "time_axis": 0}
 STATE = {"name": "s000", "dtype": "float32", "dims": ["batch", 2]}
 
 
@@ -129,6 +176,29 @@ STATE = {"name": "s000", "dtype": "float32", "dims": ["batch", 2]}
         ("inputs", [{**PORT, "dims": [-1, 3]}]),
         ("inputs", [{**PORT, "dims": [1 << 20, 1 << 20]}]),
         ("inputs", [{**PORT, "stride": 2}]),
+        ("inputs", [{**PORT, "stride": "0"}]),
+        ("inputs", [{**PORT, "stride": "-1"}]),
+        ("inputs", [{**PORT, "stride": "1/0"}]),
+        ("inputs", [{**PORT, "stride": "1e999999999"}]),
+        ("inputs", [{**PORT, "stride": "0.5"}]),
+        ("inputs", [{**PORT, "count": [[[1, 0, 0]]]}]),
+        ("inputs", [{**PORT, "count": []}]),
+        ("inputs", [{**PORT, "length": [[[1, 0]]]}]),
+        ("inputs", [{**PORT, "length": 5}]),
+        ("inputs", [{**PORT, "skip": -1}]),
+        ("inputs", [{**PORT, "lookahead": 0.5}]),
+        ("inputs", [{**PORT, "receptive_field": "all"}]),
+        ("masks", [PORT]),
+        ("masks", [{**MASK, "dtype": "float32"}]),
+        ("masks", [{**MASK, "dims": ["time", 2]}]),
+        ("masks", [{**MASK, "dims": [1, "time"], "time_axis": 1}]),
+        ("masks", [{**MASK, "batch_axis": 1}]),
+        ("masks", [MASK, MASK]),
+        ("first_chunk", 0),
+        ("first_chunk", True),
+        ("chunk_multiple", 0),
+        ("chunk_multiple", 1.5),
+        ("chunk", 0),
         ("inputs", [PORT, PORT]),
         ("inputs", [{**PORT, "name": str(i)} for i in range(MAX_PORTS + 1)]),
         ("states", [{**STATE, "dims": []}]),
@@ -136,6 +206,15 @@ STATE = {"name": "s000", "dtype": "float32", "dims": ["batch", 2]}
         ("states", [{**STATE, "initial": "not base64"}]),
         ("states", [{**STATE, "initial": "AAAAAA=="}]),
         ("states", [{**STATE, "name": "s001"}, STATE]),
+        ("states", [{**STATE, "fill": float("nan")}]),
+        ("states", [{**STATE, "fill": "0"}]),
+        ("states", [{**STATE, "dtype": "uint8", "fill": -1.0}]),
+        ("states", [{**STATE, "dtype": "bool", "fill": 0.5}]),
+        ("states", [{**STATE, "dtype": "int64", "fill": float("-inf")}]),
+        ("states", [{**STATE, "time_axis": 0}]),
+        ("states", [{**STATE, "time_axis": 2}]),
+        ("states", [{**STATE, "time_axis": 1, "start_frames": -1}]),
+        ("states", [{**STATE, "time_axis": 1, "start_frames": 1 << 28}]),
         ("streaming", "yes"),
         ("sample_rate", 0),
         ("sample_rate", float("nan")),
@@ -150,6 +229,49 @@ def test_a_lie_is_an_artifact_error(field: str, lie: object) -> None:
     with pytest.raises(ArtifactError, match="damaged") as caught:
         Contract.from_json(json.dumps(record | {field: lie}))
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"first_chunk": 1 << 40},
+        {"chunk_multiple": 1 << 40},
+        {"chunk_multiple": 3},  # two frames in, one out
+        {"stride": "4"},
+        {"count": [[[1, 0, 1]]]},
+        {"count": [[[1, 0, 2]], [[1, 0, 4]]]},
+        {"count": [[[1, -(1 << 30), 2]]]},  # nothing would ever come out
+        {"count": [[[1, 1 << 30, 2]]]},
+        {"count": [[[1, 0, 1 << 40], [1 << 39, 0, 1]]]},
+        {"length": [[[1, 1 << 30, 2]]]},  # the end would never come
+        {"length": [[[3, 0, 1]]]},
+    ],
+)
+@pytest.mark.parametrize("kind", ["outputs", "masks"])
+def test_counts_by_which_a_stream_would_not_end_are_refused(kind: str, lie: dict[str, Any]) -> None:
+    half = [[[1, 0, 2]]]
+    port = {**MASK, "stride": "2", "count": half, "length": half}
+    record = json.loads(Contract((), (), streaming=True).to_json())
+    record |= {"first_chunk": 2, "chunk_multiple": 2}
+    Contract.from_json(json.dumps(record | {kind: [port]}))
+    chunks = {key: value for key, value in lie.items() if key in record}
+    damaged = record | chunks | {kind: [port | {k: v for k, v in lie.items() if k not in chunks}]}
+    with pytest.raises(ArtifactError, match="damaged"):
+        Contract.from_json(json.dumps(damaged))
+
+
+def test_an_output_frame_sees_the_input_frames_of_its_window() -> None:
+    port = Port("y", "float32", ("t",), stride=Fraction(2), lookahead=1, receptive_field=3)
+    assert [port.sees(frame) for frame in range(3)] == [(-1, 1), (1, 3), (3, 5)]
+    assert Port("y", "float32", ("t",), receptive_field=None).sees(7) == (0, 7)
+
+
+def test_a_cache_starts_with_frames_of_its_own_number() -> None:
+    state = State("s000", "float32", ("batch", 5, 2), fill=-1.0, time_axis=1, start_frames=3)
+    assert np.array_equal(state.start(batch=2), np.full((2, 3, 2), -1))
+    assert state.shape(batch=2) == (2, 5, 2)
+    lowest = State("s000", "float16", ("batch", 1), fill=float(np.finfo(np.float32).min))
+    assert np.array_equal(lowest.start(batch=1), [[-np.inf]])
 
 
 def test_an_oversized_contract_is_not_even_parsed() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -38,7 +38,8 @@ class Reference:
         self._module = frozen_copy(model)
         self._contract = contract
         self._arguments = _arguments(contract, args)
-        self._calls = _calls(contract)
+        self._states = _torch_states(self._module, contract)
+        self._calls = _calls(self._states)
 
     def run(
         self, feeds: Mapping[str, Array], states: Mapping[str, Array] | None = None
@@ -63,7 +64,7 @@ class Reference:
                 result = self._module(*args)
             except Exception as error:  # the user's model may raise anything
                 raise _another(f"the model cannot run as the artifact does: {error}") from error
-        unmet = [state.module for state in self._contract.states if state.name not in after]
+        unmet = [state.module for state in self._states if state.name not in after]
         if unmet:
             raise _another(f"the artifact has states of {unmet[0]!r}, which the model never calls")
         leaves = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
@@ -77,8 +78,13 @@ class Reference:
         modules = dict(self._module.named_modules())
         return {
             state.name: _projected(modules.get(state.module), state, states[state.name])
-            for state in self._contract.states
+            for state in self._states
         }
+
+    @property
+    def has_all_states(self) -> bool:
+        """Whether the model has all states of the artifact, so that both can begin with any."""
+        return len(self._states) == len(self._contract.states) and not self._contract.lags
 
     def _args(self, feeds: Mapping[str, Array]) -> tuple[Any, ...]:
         batch = _batch(self._contract, feeds)
@@ -126,10 +132,21 @@ def _arguments(contract: Contract, args: tuple[Any, ...] | None) -> Any:
     return record(args, contract.inputs)
 
 
-def _calls(contract: Contract) -> dict[str, list[list[State]]]:
+def _torch_states(model: torch.nn.Module, contract: Contract) -> list[State]:
+    """The states that torch's own layers have; caches and a scan's are the artifact's alone."""
+    modules = dict(model.named_modules())
+    return [
+        state
+        for state in contract.states
+        if state.kind in ("h", "c")
+        and (state.module not in modules or isinstance(modules[state.module], torch.nn.RNNBase))
+    ]
+
+
+def _calls(states: Sequence[State]) -> dict[str, list[list[State]]]:
     """For each module the states of each of its calls: a state met again begins the next call."""
     calls: dict[str, list[list[State]]] = {}
-    for state in contract.states:
+    for state in states:
         own = calls.setdefault(state.module, [[]])
         if any((s.layer, s.kind) == (state.layer, state.kind) for s in own[-1]):
             own.append([])

@@ -58,7 +58,8 @@ def random_calibration(contract: Contract) -> list[Feeds]:
     ports = tuple(_with_axes(port) for port in contract.inputs)
     batch = 1 if contract.streaming else 2
     rng = np.random.default_rng(0)
-    return [random_inputs(replace(contract, inputs=ports), rng, batch=batch, frames=_FRAMES)]
+    frames = _FRAMES * contract.first_chunk
+    return [random_inputs(replace(contract, inputs=ports), rng, batch=batch, frames=frames)]
 
 
 def _with_axes(port: Port) -> Port:

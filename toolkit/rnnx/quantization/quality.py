@@ -69,7 +69,7 @@ def measure_step_time(original: Runner, quantized: Runner, runs: list[Feeds]) ->
 
 
 class _Streamed:
-    """One frame after another, from a new sequence on, and the tail."""
+    """One short chunk after another, from a new sequence on, and the tail."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._model = Model(path)
@@ -77,15 +77,15 @@ class _Streamed:
     def outputs(self, feeds: Feeds) -> Iterator[Outputs]:
         contract = self._model.contract
         stream = self._stream(feeds)
-        for frame in range(size_along(contract, feeds, "time") or 0):
-            result = stream.feed(_one_frame(contract, feeds, frame))
+        for start in range(0, size_along(contract, feeds, "time") or 0, contract.chunk_multiple):
+            result = stream.feed(_chunk(contract, feeds, start))
             yield self._named(result) | stream.states()
         yield self._named(stream.flush())
 
     def step(self, feeds: Feeds) -> Callable[[], object]:
         stream = self._stream(feeds)
-        frame = _one_frame(self._model.contract, feeds, 0)
-        return lambda: stream.feed(frame)
+        chunk = _chunk(self._model.contract, feeds, 0)
+        return lambda: stream.feed(chunk)
 
     def _stream(self, feeds: Feeds) -> Stream:
         return self._model.stream(batch=size_along(self._model.contract, feeds, "batch") or 1)
@@ -164,9 +164,13 @@ def _values(
             yield name, expected[name], found[name]
 
 
-def _one_frame(contract: Contract, feeds: Feeds, frame: int) -> Feeds:
+def _chunk(contract: Contract, feeds: Feeds, start: int) -> Feeds:
+    """The shortest chunk that can be run: one frame, or as many as the strides make one of."""
     cut = {port.name: port.time_axis for port in contract.inputs}
-    return {
-        name: array if (axis := cut[name]) is None else array.take([frame], axis)
-        for name, array in feeds.items()
-    }
+    chunk = {}
+    for name, array in feeds.items():
+        axis = cut[name]
+        stop = start + contract.chunk_multiple
+        whole = slice(start, stop)
+        chunk[name] = array if axis is None else array[(slice(None),) * axis + (whole,)]
+    return chunk
