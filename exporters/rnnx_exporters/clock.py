@@ -42,13 +42,17 @@ class Clock:
         )
 
     def upsampled(self, factor: int, *, kernel: int, left: int = 0, right: int = 0) -> Clock:
-        """Behind a transposed window: each frame spreads over `kernel` frames, `factor` apart."""
+        """Behind a transposed window: each frame spreads over `kernel` frames, `factor` apart.
+
+        Frames that would be cut off if the sequence ended wait until it goes on.
+        """
         earliest = self.stride * (left - kernel + 1) / factor
+        over = kernel - factor - right
         return replace(
             self,
             stride=self.stride / factor,
-            count=self.count.then(multiplier=factor, addend=-left),
-            length=self.length.then(multiplier=factor, addend=kernel - factor - left - right),
+            count=self.count.then(multiplier=factor, addend=min(0, over) - left),
+            length=self.length.then(multiplier=factor, addend=over - left),
             first=None if self.first is None else self.first + earliest,
             last=self.last + self.stride * left / factor,
         )

@@ -5,7 +5,7 @@ Every edit leans on `Memory.remember`: the frames that are still needed, and the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from rnnx_exporters.memory import Memory
 from rnnx_exporters.timeline import Frames, refuse
 
 _END = np.iinfo(np.int64).max
+
+Size = int | tuple[ir.Node, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class Spread:
         node: the convolution, its padding in time removed here.
         frames: the fact of its first input.
         spatial: the place of time among the spatial axes.
-        left, right: how many frames are cut off at both ends.
+        left, right: how many frames are cut off at both ends; a negative number of them is added.
     """
 
     node: ir.Node
@@ -148,19 +150,23 @@ class Spread:
         value, out = node.inputs[0], node.outputs[0]
         assert value is not None
         before = -(-self.kernel // self.factor) - 1
+        over = self.kernel - self.factor
         held = memory.remember(
-            node, value, self.frames, start=before, keep=before, masked=self.kernel > self.factor
+            node, value, self.frames, start=before, keep=before, masked=over > self.right
         )
         node.replace_input_with(0, held)
         unpad(node, self.spatial)
+        if over < 0:
+            leave_gap(node, self.spatial, -over)
         users = tuple(out.uses())
-        over = self.kernel - self.factor
         start, end = before * self.factor, -over if over > 0 else _END
         whole = memory.cut(node, out, axis, start=start, end=end)
-        if self.left:
+        waiting = max(0, self.right - over)
+        if self.left or waiting:
             memory.alike(whole, out)
-            ahead = memory.remember(node, whole, self.frames, start=0, keep=self.left)
-            whole = memory.cut(node, ahead, axis, start=self.left)
+            ahead = memory.remember(node, whole, self.frames, start=0, keep=self.left + waiting)
+            end = -waiting if waiting else _END
+            whole = memory.cut(node, ahead, axis, start=self.left, end=end)
         memory.redirect(users, out, whole)
 
 
@@ -252,11 +258,11 @@ class Readout:
         before, kept = memory.take(node, "last", dims, memory.dtype(value))
         known = memory.insert(node, "Concat", [before, value], axis=axis)
         place = memory.last_place(node, self.frames.clock)
-        last = memory.insert(node, "Gather", [known, place], axis=axis)
-        memory.give(kept, last)
+        last = read = memory.insert(node, "Gather", [known, place], axis=axis)
         if self.out.shape is not None and len(self.out.shape) < len(dims):
-            last = memory.insert(node, "Squeeze", [last, memory.constant(axis)])
-        memory.redirect(users, self.out, last)
+            read = memory.insert(node, "Squeeze", [last, memory.constant(axis)])
+        memory.redirect(users, self.out, read)
+        memory.give(kept, last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,23 +270,25 @@ class Sizes:
     """The sizes that the node takes as its second input are computed from the chunk instead.
 
     Attributes:
-        sizes: for each axis a size, or a node and the axis of its first input that has it.
+        asked: finds for each axis a size, or a node and the axis of its first input that has it,
+            given the memory and the node.
     """
 
     node: ir.Node
-    sizes: tuple[int | tuple[ir.Node, int], ...]
+    asked: Callable[[Memory, ir.Node], Sequence[Size]]
 
     def apply(self, memory: Memory) -> None:
         """Give the node sizes that fit the chunk."""
-        if all(isinstance(size, int) for size in self.sizes):
-            fitting = memory.constant(*(size for size in self.sizes if isinstance(size, int)))
+        sizes = self.asked(memory, self.node)
+        if all(isinstance(size, int) for size in sizes):
+            fitting = memory.constant(*(size for size in sizes if isinstance(size, int)))
         else:
-            parts = [self._size(memory, size) for size in self.sizes]
+            parts = [self._size(memory, size) for size in sizes]
             fitting = memory.insert(self.node, "Concat", parts, axis=0)
         self.node.replace_input_with(1, fitting)
         self.node.attributes.pop("allowzero", None)  # 0 copies the size
 
-    def _size(self, memory: Memory, size: int | tuple[ir.Node, int]) -> ir.Value:
+    def _size(self, memory: Memory, size: Size) -> ir.Value:
         if isinstance(size, int):
             return memory.constant(size)
         node, axis = size
@@ -296,3 +304,12 @@ def unpad(node: ir.Node, spatial: int) -> None:
             if name == "pads":
                 amounts[spatial + len(amounts) // 2] = 0
             node.attributes[name] = ir.AttrInt64s(name, amounts)
+
+
+def leave_gap(node: ir.Node, spatial: int, gap: int) -> None:
+    """Let a transposed convolution give the frames behind its last kernel, up to its next step."""
+    longer = [0] * len(node.attributes["strides"].as_ints())
+    if "output_padding" in node.attributes:
+        longer = list(node.attributes["output_padding"].as_ints())
+    longer[spatial] = gap
+    node.attributes["output_padding"] = ir.AttrInt64s("output_padding", longer)

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from rnnx_exporters.memory import Memory
-from rnnx_exporters.proof import run_constant
 from rnnx_exporters.timeline import Frames, refuse
+from rnnx_runtime.contract import Dims
 
 FIRST_STATE = 5
 _KINDS = ("h", "c")
@@ -41,8 +41,8 @@ class Lift:
         assert x is not None
         batch = memory.dims(x, self.frames)[1]
         for place, kind in enumerate(kinds, start=FIRST_STATE):
-            initial = initial_state(memory, node, place)
             dims, axis = (batch, size), memory.constant(0)
+            initial = initial_state(memory, node, place, dims)
             taken, kept = memory.take(node, kind, dims, "float32", initial=initial)
             node.replace_input_with(place, memory.insert(node, "Unsqueeze", [taken, axis]))
             after = node.outputs[place - FIRST_STATE + 1]
@@ -75,8 +75,8 @@ class Carry:
                 "what it carries is read when the sequence ends, after frames of padding",
                 "Read the last frame of what it gives for every frame instead.",
             )
-        initial = initial_state(memory, node, place)
         dims = memory.shapes.dims(value, time_axis=-1)
+        initial = initial_state(memory, node, place, dims)
         taken, kept = memory.take(node, "carry", dims, memory.dtype(value), initial=initial)
         node.replace_input_with(place, taken)
         memory.give(kept, _begun(memory, node, self.frames, out, taken))
@@ -92,8 +92,8 @@ def _begun(
     return memory.insert(node, "Where", [begun, after, before])
 
 
-def initial_state(memory: Memory, node: ir.Node, place: int) -> npt.NDArray[Any] | None:
-    """The state before the first frame, of one sequence; None for zeros.
+def initial_state(memory: Memory, node: ir.Node, place: int, dims: Dims) -> npt.NDArray[Any] | None:
+    """The state of shape `dims` before the first frame, of one sequence; None for zeros.
 
     A state that the user passes in is the stream's own from now on, and starts at zeros.
     """
@@ -106,13 +106,11 @@ def initial_state(memory: Memory, node: ir.Node, place: int) -> npt.NDArray[Any]
             "its initial state is computed from an input, and the stream would forget that input",
             "Compute it before, and give the model the initial state itself as an argument.",
         )
-    found = run_constant(memory.shapes.model, value)
+    found = memory.shapes.constant(value)
     if node.op_type != "Scan":
         found = found[0]  # the only direction
-    elif (axis := memory.shapes.batch_axis(value)) is not None:
-        found = np.moveaxis(found, axis, 0)
-    else:
-        found = found[None]
+    axis = memory.shapes.sequence_axis(dims)
+    found = found[None] if axis is None else np.moveaxis(found, axis, 0)
     if np.any(found != found[:1]):
         raise refuse(node, "its initial state differs between the sequences of a batch", None)
     first: npt.NDArray[Any] = found[0]

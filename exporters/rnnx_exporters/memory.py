@@ -171,9 +171,10 @@ class Memory:
         **start: Any,
     ) -> tuple[ir.Value, Kept]:
         """A new state of `node`, as a wire of shape `dims`, and what `give` needs to return it."""
-        order = sorted(range(len(dims)), key=lambda axis: dims[axis] != self.shapes.batch)
         # A state's first axis counts sequences.
-        leading = self.shapes.batch not in dims and (time_axis == 0 or self.shapes.batch != "")
+        sequences = self.shapes.sequence_axis(dims, time_axis)
+        leading = sequences is None
+        order = sorted(range(len(dims)), key=lambda axis: axis != sequences)
         state = State(
             name=f"s{len(self.states):03d}",
             dtype=dtype,

@@ -14,9 +14,8 @@ import onnxruntime as ort
 
 from rnnx_exporters.artifact import is_large, write_in
 from rnnx_exporters.compare import compare
-from rnnx_exporters.describe import BATCH, TIME, describe
+from rnnx_exporters.describe import BATCH, TIME
 from rnnx_runtime.errors import ExportError
-from rnnx_runtime.samples import random_inputs
 
 if TYPE_CHECKING:  # a stream is made and proven without torch
     import torch
@@ -158,14 +157,3 @@ def _flat(outputs: Any) -> list[Array]:
 
     leaves = pytree.tree_leaves(outputs)
     return [np.asarray(leaf.detach().cpu()) for leaf in leaves if isinstance(leaf, torch.Tensor)]
-
-
-def run_constant(model: ir.Model, value: ir.Value) -> Array:
-    """The value of a wire that depends on no input's content, for two sequences of two frames."""
-    if value.const_value is not None:
-        return value.const_value.numpy()
-    part = ir.convenience.extract(model.graph, list(model.graph.inputs), [value])
-    session = session_of(ir.Model(part, ir_version=model.ir_version))
-    feeds = random_inputs(describe(model), np.random.default_rng(0), batch=2, frames=2)
-    result: Array = session.run(None, feeds)[0]
-    return result

@@ -233,6 +233,12 @@ def _refuse_untimely(model: ir.Model, contract: Contract, facts: Mapping[ir.Valu
             f"output {counting[0]!r} counts the frames, which a stream does not know",
             hint="Leave it out of what the model returns.",
         )
+    merged = [name for name, f in known.items() if isinstance(f, Frames) and f.rows]
+    if merged:
+        raise NotStreamableError(
+            f"output {merged[0]!r} has one axis for time and batch",
+            hint="Reshape it to [batch, time, ...] again.",
+        )
     if not any(isinstance(fact, Frames) for fact in known.values()) and not recurrent_nodes(model):
         raise NotStreamableError("no output depends on the frames, so there is nothing to stream")
 

@@ -29,13 +29,25 @@ class Frames:
     Attributes:
         axis: the time axis.
         clock: when its frames come.
-        rows: if the axis counts batch * time, the frames of one sequence after another's: the node
-            that merged both, from its first input of `[batch, time, ...]`.
+        rows: if the axis counts time and batch in one: the wire before they were merged.
     """
 
     axis: int
     clock: Clock = field(default_factory=Clock)
-    rows: ir.Node | None = field(default=None, compare=False)
+    rows: Rows | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Two axes, batch and time, were merged into one.
+
+    Attributes:
+        node: what merged them, the first two axes of its first input.
+        time: which of them is time.
+    """
+
+    node: ir.Node
+    time: int
 
 
 @dataclass(frozen=True, slots=True)

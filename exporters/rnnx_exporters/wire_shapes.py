@@ -1,11 +1,17 @@
-"""The shapes of wires: read off the graph, or measured by running it where inference stopped."""
+"""The shapes of wires: read off the graph, or measured by running it where inference stopped.
+
+So are the values of wires that depend on the sizes of the inputs alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
+import onnxruntime as ort
 
 from rnnx_exporters.proof import session_of
 from rnnx_exporters.timeline import Refused
@@ -13,8 +19,11 @@ from rnnx_runtime.contract import Contract, Dims
 from rnnx_runtime.samples import random_inputs
 
 _TIME = "?"
-# Tried one after another: a network may need many frames before it gives one.
-_LENGTHS = (64, 720, 8192, 96000)
+# Tried one after another: a network may need many frames before it gives one, or a number of them
+# that its strides divide but for a rest.
+_LENGTHS = (*range(64, 96), 720, 8192, 96000)
+
+Array = npt.NDArray[Any]
 
 
 class WireShapes:
@@ -46,10 +55,11 @@ class WireShapes:
         wires += [out for node in graph for out in node.outputs]
         return next(wire for wire in wires if wire.name == value.name)
 
-    def batch_axis(self, value: ir.Value) -> int | None:
-        """Which axis of a wire without frames counts the sequences."""
-        dims = self.dims(value, time_axis=-1)
-        return dims.index(self.batch) if self.batch in dims else None
+    def sequence_axis(self, dims: Sequence[int | str], time_axis: int | None = None) -> int | None:
+        """Which axis of these counts the sequences; the first one may where there is but one."""
+        if self.batch in dims:
+            return dims.index(self.batch)
+        return 0 if not self.batch and dims[0] == 1 and time_axis != 0 else None
 
     def dims(self, value: ir.Value, time_axis: int) -> Dims:
         """The wire's axes: sizes, the name of the batch axis, and `"?"` for `time_axis`.
@@ -69,35 +79,44 @@ class WireShapes:
             _TIME if axis == time_axis else dim for axis, dim in enumerate(self._measure(value))
         )
 
+    def constant(self, value: ir.Value) -> Array:
+        """The value, for two sequences, of a wire that depends on no input's content.
+
+        Raises:
+            Refused: the graph does not run up to it.
+        """
+        if value.const_value is not None:
+            return value.const_value.numpy()
+        return self._run(str(value.name))[0]
+
     def _measure(self, value: ir.Value) -> Dims:
         name = str(value.name)
         if name not in self._measured:
-            shapes = list(self._run(name))
-            if len(shapes) < 2:
-                raise Refused(f"the shape of {name!r} is not known")
+            two, three = (found.shape for found in self._run(name))
             self._measured[name] = tuple(
-                size if size == other else self.batch for size, other in zip(*shapes, strict=True)
+                size if size == other else self.batch
+                for size, other in zip(two, three, strict=True)
             )
         return self._measured[name]
 
-    def _run(self, name: str) -> Iterator[tuple[int, ...]]:
-        """The wire's shapes for two and three sequences of the first length that runs."""
+    def _run(self, name: str) -> tuple[Array, Array]:
+        """The wire for two and for three sequences, of the first length that runs."""
         wire = next(v for node in self.model.graph for v in node.outputs if v.name == name)
         part = ir.convenience.extract(self.model.graph, list(self.model.graph.inputs), [wire])
         session = session_of(ir.Model(part, ir_version=self.model.ir_version))
-        taken = {node.name for node in session.get_inputs()}
+        two, three = (2, 3) if self.batch else (1, 1)
         for frames in _LENGTHS:
             try:
-                shapes = []
-                for batch in (2, 3) if self.batch else (1, 1):
-                    rng = np.random.default_rng(0)
-                    feeds = random_inputs(self._contract, rng, batch=batch, frames=frames)
-                    fitting = {key: x for key, x in feeds.items() if key in taken}
-                    shapes.append(session.run(None, fitting)[0].shape)
-                yield from shapes
-                return
+                return self._at(session, two, frames), self._at(session, three, frames)
             except Exception:  # too short for the network, say
                 continue
+        raise Refused(f"the shape of {name!r} is not known")
+
+    def _at(self, session: ort.InferenceSession, batch: int, frames: int) -> Array:
+        rng, taken = np.random.default_rng(0), {node.name for node in session.get_inputs()}
+        feeds = random_inputs(self._contract, rng, batch=batch, frames=frames)
+        found: Array = session.run(None, {key: x for key, x in feeds.items() if key in taken})[0]
+        return found
 
 
 def _inferred(value: ir.Value) -> Dims:

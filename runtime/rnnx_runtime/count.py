@@ -28,7 +28,11 @@ class Count:
 
     def __call__(self, frames: int) -> int:
         """The count for that many input frames."""
-        return max(0, min(_walk(chain, frames) for chain in self.chains))
+        return max(0, min(self.each(frames)))
+
+    def each(self, frames: int) -> list[int]:
+        """The result of every chain for that many input frames."""
+        return [_walk(chain, frames) for chain in self.chains]
 
     def then(self, *, multiplier: int = 1, addend: int = 0, divisor: int = 1) -> Count:
         """One step more."""

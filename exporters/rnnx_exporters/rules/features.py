@@ -7,7 +7,15 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from rnnx_exporters.rules.reading import axes_input, axis_attribute, frames_of, only_first, rank
+from rnnx_exporters.rules.reading import (
+    TIME_IS_CHANNEL,
+    TRANSPOSE,
+    axes_input,
+    axis_attribute,
+    frames_of,
+    only_first,
+    rank,
+)
 from rnnx_exporters.timeline import Fact, Frames, Refused
 
 _RUNNING = "Train with a causal form: a running mean, or a norm over features."
@@ -35,12 +43,12 @@ def per_channel(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
     """BatchNormalization: its statistics are constants of each channel, which is axis 1."""
     only_first(facts)
     if frames_of(facts[0]) == 1:
-        raise Refused("time is its channel axis, so the length would be fixed")
+        raise Refused(TIME_IS_CHANNEL, TRANSPOSE)
     return facts[:1]
 
 
 def over_space(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
-    """InstanceNormalization, GroupNormalization: over all axes behind the channels."""
+    """Norms and pools over all axes behind the channels."""
     only_first(facts)
     if isinstance(facts[0], Frames):
         raise Refused(f"{node.op_type} runs over time: every frame would need all others", _RUNNING)
@@ -80,10 +88,14 @@ _REDUCTIONS = """
     ReduceSum ReduceSumSquare
 """
 
+_OVER_SPACE = """
+    GlobalAveragePool GlobalLpPool GlobalMaxPool GroupNormalization InstanceNormalization
+"""
+
 RULES = {
     **dict.fromkeys(("Hardmax", "LogSoftmax", "LpNormalization", "Softmax"), along_axis),
     **dict.fromkeys(("LayerNormalization", "RMSNormalization"), from_axis),
-    **dict.fromkeys(("GroupNormalization", "InstanceNormalization"), over_space),
+    **dict.fromkeys(_OVER_SPACE.split(), over_space),
     **dict.fromkeys(_REDUCTIONS.split(), reduce),
     **dict.fromkeys(("ArgMax", "ArgMin"), arg_reduce),
     "BatchNormalization": per_channel,

@@ -13,6 +13,13 @@ import onnx_ir as ir
 from rnnx_exporters.timeline import Fact, Frames, Last, Length, Refused
 
 LENGTH_UNKNOWN = "it computes with the number of frames, which a stream does not know"
+TIME_IS_CHANNEL = "time is its channel axis, so the length would be fixed"
+TRANSPOSE = "Transpose before it, so that features are its channels: [batch, features, time]."
+FORWARD = (
+    "Retrain with a forward layer; where the future helps, delay the targets by a few frames so"
+    " that the layer sees a limited look-ahead."
+)
+_SO_FAR = "Take the value so far, which every frame knows: a running mean, or a recurrent state."
 
 
 def rank(value: ir.Value | None) -> int:
@@ -71,6 +78,12 @@ def frames_of(fact: Fact) -> int | None:
     return fact.axis if isinstance(fact, Frames) else None
 
 
+def alone(frames: Frames) -> None:
+    """Refuse if time shares its axis with the batch."""
+    if frames.rows is not None:
+        raise Refused("it goes along an axis in which time and batch are merged")
+
+
 def at(facts: Sequence[Fact], axis: int) -> Frames:
     """The frames among the inputs, on another axis."""
     return replace(next(fact for fact in facts if isinstance(fact, Frames)), axis=axis)
@@ -86,6 +99,6 @@ def no_mixing(facts: Sequence[Fact]) -> None:
     """Refuse if frames meet a value that is known only when the sequence has ended."""
     kinds = {type(fact) for fact in facts if fact is not None}
     if Frames in kinds and Last in kinds:
-        raise Refused("it mixes every frame with the value at the end of the sequence")
+        raise Refused("it mixes every frame with the value at the end of the sequence", _SO_FAR)
     if Length in kinds and len(kinds) > 1:
         raise Refused(LENGTH_UNKNOWN)

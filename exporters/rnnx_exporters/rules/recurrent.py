@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from rnnx_exporters.edits import Readout
 from rnnx_exporters.lifting import FIRST_STATE, Lift
+from rnnx_exporters.rules.reading import FORWARD
 from rnnx_exporters.timeline import Fact, Frames, Last, Planned, Refused
 
 SEQUENCE_LENS = 4
@@ -17,11 +18,7 @@ def step_through(node: ir.Node, facts: list[Fact]) -> Planned:
     """RNN, GRU, LSTM: `Y` has a frame for each input frame, `Y_h` and `Y_c` the last state."""
     direction = node.attributes.get("direction")
     if direction is not None and direction.as_string() != "forward":
-        raise Refused(
-            f"it is {direction.as_string()}: it reads the sequence from its end",
-            "Retrain with a forward layer; where the future helps, delay the targets by a few"
-            " frames so that the layer sees a limited look-ahead.",
-        )
+        raise Refused(f"it is {direction.as_string()}: it reads the sequence from its end", FORWARD)
     if len(node.inputs) > SEQUENCE_LENS and node.inputs[SEQUENCE_LENS] is not None:
         raise Refused("it takes the lengths of its sequences, which a stream does not know")
     frames = facts[0]

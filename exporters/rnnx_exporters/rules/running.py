@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from rnnx_exporters.edits import RunningSum
 from rnnx_exporters.lifting import Carry
-from rnnx_exporters.rules.reading import constant, flag, ints, only_first, rank
+from rnnx_exporters.rules.reading import FORWARD, alone, constant, flag, ints, only_first, rank
 from rnnx_exporters.timeline import Edit, Fact, Frames, Last, Planned, Refused
 
 
@@ -22,10 +22,9 @@ def cum_sum(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     axis = int(constant(node.inputs[1]).reshape(()))
     if axis % rank(node.inputs[0]) != frames.axis:
         return facts[:1]
-    if frames.rows is not None:
-        raise Refused("it sums over time and batch")
+    alone(frames)
     if flag(node, "reverse"):
-        raise Refused("it sums from the end of the sequence")
+        raise Refused("it sums from the end of the sequence", "Sum from its start.")
     edit = RunningSum(node, frames, flag(node, "exclusive"))
     return Planned([replace(frames, clock=frames.clock.remembering())], [edit])
 
@@ -47,7 +46,7 @@ def scan(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
         raise Refused("it does not run over time")
     backward = [*ints(node, "scan_input_directions", []), *ints(node, "scan_output_directions", [])]
     if any(backward):
-        raise Refused("it reads the sequence from its end")
+        raise Refused("it reads the sequence from its end", FORWARD)
     return _stepping(node, carried, framed[0])
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
-from rnnx_exporters.edits import Readout, Sizes, Window
+from rnnx_exporters.edits import Readout, Size, Sizes, Window
 from rnnx_exporters.memory import Memory
 from rnnx_exporters.rules import sizes as counted
 from rnnx_exporters.rules.reading import (
+    alone,
     axes_input,
     axis_attribute,
     constant,
@@ -22,11 +24,13 @@ from rnnx_exporters.rules.reading import (
     rank,
     size_of,
 )
-from rnnx_exporters.rules.windows import lengthened, piece
-from rnnx_exporters.timeline import Fact, Frames, Last, Length, Planned, Refused
+from rnnx_exporters.rules.windows import PLACES, lengthened, piece
+from rnnx_exporters.timeline import Fact, Frames, Last, Length, Planned, Refused, Rows
+from rnnx_runtime.contract import Dims
 
 _MERGES = "it merges the time axis with another, or splits it"
-_SizesOf = tuple[int | tuple[ir.Node, int], ...]
+_KEEP_TIME = "Merge features alone, or time with the batch alone: reshape to [batch, time, ...]."
+_Asked = Callable[[Memory, ir.Node], Sequence[Size]]
 _INT32_MAX = np.iinfo(np.int32).max
 
 
@@ -47,7 +51,7 @@ def squeeze(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
         return facts[:1]
     axes = axes_input(node, 1, rank(node.inputs[0]))
     if not axes or frames.axis in axes:
-        raise Refused("it removes the time axis")
+        raise Refused("it removes the time axis", "Name the axes to squeeze.")
     return [replace(frames, axis=frames.axis - sum(gone < frames.axis for gone in axes))]
 
 
@@ -69,9 +73,9 @@ def reshape(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
         return facts[:1]
     if not isinstance(frames, Frames):
         return counted.laid_out(frames, facts[1] if len(facts) > 1 else None)
-    found, sizes = _reshaped(node, frames)
+    found, sizes = _reshaped(node, frames, facts[1])
     # Sizes that do not depend on the frames fit every chunk.
-    edits = [Sizes(node, sizes())] if isinstance(facts[1], Length) else []
+    edits = [Sizes(node, sizes)] if isinstance(facts[1], Length) else []
     return Planned([found], edits)
 
 
@@ -82,7 +86,7 @@ def flatten(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
     if not isinstance(frames, Frames):
         return facts[:1]
     if frames.axis != 0 or at != 1:
-        raise Refused(_MERGES)
+        raise Refused(_MERGES, _KEEP_TIME)
     return facts[:1]
 
 
@@ -106,7 +110,7 @@ def split(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
     """Split: along features."""
     only_first(facts)
     if frames_of(facts[0]) == axis_attribute(node, "axis", 0, rank(node.inputs[0])):
-        raise Refused("it cuts the sequence in pieces")
+        raise Refused("it cuts the sequence in pieces", PLACES)
     return facts[:1]
 
 
@@ -119,6 +123,7 @@ def slice_(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     axes = axes_input(node, 3, rank(node.inputs[0])) or list(range(rank(node.inputs[0])))
     if not isinstance(frames, Frames) or frames.axis not in axes:
         return facts[:1]
+    alone(frames)
     place = axes.index(frames.axis)
     start, end = (int(constant(node.inputs[i]).reshape(-1)[place]) for i in (1, 2))
     step = int(constant(node.inputs[4]).reshape(-1)[place]) if len(node.inputs) > 4 else 1
@@ -127,7 +132,7 @@ def slice_(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     if (start, step) == (0, 1) and end >= _INT32_MAX:
         return facts[:1]
     if 0 <= end < _INT32_MAX:
-        raise Refused("it cuts out frames by their place in the whole sequence")
+        raise Refused("it cuts out frames by their place in the whole sequence", PLACES)
     return piece(node, frames, start, 0 if end > 0 else end, step)
 
 
@@ -148,35 +153,53 @@ def gather(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     if axis != data.axis:
         moved = rank(node.inputs[1]) - 1 if axis < data.axis else 0
         return [replace(data, axis=data.axis + moved)]
+    alone(data)
     if constant(node.inputs[1]).reshape(-1).tolist() != [-1]:
-        raise Refused("it picks single frames of the sequence")
+        raise Refused("it picks single frames of the sequence", PLACES)
     return Planned([Last()], [Readout(node, data, node.outputs[0])])
 
 
-def _reshaped(node: ir.Node, frames: Frames) -> tuple[Frames, Callable[[], _SizesOf]]:
+def _reshaped(node: ir.Node, frames: Frames, asked: Fact) -> tuple[Frames, _Asked]:
     """The fact behind a reshape, and the sizes that it asks for in a stream."""
     if frames.rows is not None:
         return _split_rows(node, frames, frames.rows)
-    axis = _kept_axis(node, frames)
+    axis = _counted_axis(node, frames, asked)
+    axis = _kept_axis(node, frames) if axis is None else axis
     if axis is None:
         return _merge_rows(node, frames)
-    return replace(frames, axis=axis), lambda: _sizes(node, frames.axis, axis)
+    return replace(frames, axis=axis), partial(_sizes, frames, axis)
+
+
+def _counted_axis(node: ir.Node, frames: Frames, asked: Fact) -> int | None:
+    """The axis whose size was computed by counting the frames, if no other was moved over it."""
+    before, after = node.inputs[0], node.outputs[0]
+    if not isinstance(asked, Length) or asked.clock is None or before is None:
+        return None
+    if before.shape is None or after.shape is None or sum(asked.flags) != 1 or asked.plus:
+        return None
+    place = asked.flags.index(True)
+    ahead = [
+        [str(dim) for dim in dims if dim != 1]
+        for dims in (before.shape[: frames.axis], after.shape[:place])
+    ]
+    same = ahead[0] == ahead[1] and asked.clock.length == frames.clock.length
+    return place if same else None
 
 
 def _kept_axis(node: ir.Node, frames: Frames) -> int | None:
     """The time axis after a reshape, by the sizes before and after it; None if it is merged."""
     before, after = node.inputs[0], node.outputs[0]
-    if before is None or before.shape is None or after.shape is None:
-        raise Refused("its shape is not known")
     sizes = node.inputs[1]
     tensor = None if sizes is None else ir.convenience.get_const_tensor(sizes)
     asked = [] if tensor is None else tensor.numpy().reshape(-1).tolist()
     if asked[frames.axis : frames.axis + 1] == [0]:
         return frames.axis
+    if before is None or before.shape is None or after.shape is None:
+        raise Refused("its shape is not known")
     time = str(before.shape[frames.axis])
     places = [axis for axis, dim in enumerate(after.shape) if str(dim) == time]
     if len(places) > 1:
-        raise Refused(_MERGES)
+        raise Refused(_MERGES, _KEEP_TIME)
     return places[0] if places else _place_of_free(node, frames, asked)
 
 
@@ -194,36 +217,28 @@ def _place_of_free(node: ir.Node, frames: Frames, asked: list[int]) -> int | Non
     return place if same and len(ahead) == len([d for d in after.shape[:place] if d != 1]) else None
 
 
-def _sizes(node: ir.Node, before: int, after: int) -> _SizesOf:
-    """The sizes of the reshaped wire: the free ones copied, the time left to be found."""
-    source, shape = node.inputs[0], node.outputs[0].shape
-    assert source is not None
-    assert source.shape is not None
-    assert shape is not None
-    sizes: list[int | tuple[ir.Node, int]] = []
-    for axis, dim in enumerate(shape):
-        if axis == after:
-            sizes.append(-1)
-        elif isinstance(dim, int):
-            sizes.append(dim)
-        else:
-            sizes.append(_copied(node, dim, axis, before))
-    return tuple(sizes)
+def _sizes(frames: Frames, axis: int, memory: Memory, node: ir.Node) -> list[Size]:
+    """The sizes of the reshaped wire: that of the batch copied, the time left to be found."""
+    before, after = node.inputs[0], node.outputs[0]
+    assert before is not None
+    source = memory.dims(before, frames)
+    dims = memory.dims(after, replace(frames, axis=axis))
+    sizes: list[Size] = [
+        dim if isinstance(dim, int) else _copied(node, source, dim, place)
+        for place, dim in enumerate(dims)
+    ]
+    return [*sizes[:axis], -1, *sizes[axis + 1 :]]
 
 
-def _copied(node: ir.Node, dim: ir.SymbolicDim, axis: int, time: int) -> int | tuple[ir.Node, int]:
-    source = node.inputs[0]
-    assert source is not None
-    assert source.shape is not None
-    names = [str(size) for size in source.shape]
-    if str(dim) not in names or names.index(str(dim)) == time:
+def _copied(node: ir.Node, source: Dims, dim: str, place: int) -> Size:
+    if dim not in source:
         raise Refused("its shape is not known")
-    found = names.index(str(dim))
-    return 0 if found == axis else (node, found)
+    found = source.index(dim)
+    return 0 if found == place else (node, found)
 
 
-def _merge_rows(node: ir.Node, frames: Frames) -> tuple[Frames, Callable[[], _SizesOf]]:
-    """`[batch, time, ...]` as rows `[batch * time, ...]`."""
+def _merge_rows(node: ir.Node, frames: Frames) -> tuple[Frames, _Asked]:
+    """`[batch, time, ...]` as rows `[batch * time, ...]`, or the like with time first."""
     before, after = node.inputs[0], node.outputs[0]
     assert before is not None
     assert before.shape is not None
@@ -231,22 +246,23 @@ def _merge_rows(node: ir.Node, frames: Frames) -> tuple[Frames, Callable[[], _Si
     rest = [dim for dim in after.shape[1:] if isinstance(dim, int)]
     kept = [dim for dim in before.shape[2:] if isinstance(dim, int)]
     whole = len(rest) == rank(after) - 1 and len(kept) == rank(before) - 2
-    if frames.axis != 1 or not whole or prod(rest) != prod(kept):
-        raise Refused(_MERGES)
-    return replace(frames, axis=0, rows=node), lambda: (-1, *rest)
+    if frames.axis > 1 or not whole or prod(rest) != prod(kept):
+        raise Refused(_MERGES, _KEEP_TIME)
+    return replace(frames, axis=0, rows=Rows(node, frames.axis)), lambda memory, node: (-1, *rest)
 
 
-def _split_rows(
-    node: ir.Node, frames: Frames, merged: ir.Node
-) -> tuple[Frames, Callable[[], _SizesOf]]:
-    """Rows `[batch * time, ...]` as `[batch, time, ...]` again."""
+def _split_rows(node: ir.Node, frames: Frames, rows: Rows) -> tuple[Frames, _Asked]:
+    """Rows `[batch * time, ...]` as `[batch, time, ...]` again, or the like with time first."""
     after = node.outputs[0]
     assert after.shape is not None
     rest = [dim for dim in after.shape[2:] if isinstance(dim, int)]
     per_row = tuple(node.inputs[0].shape or ())[1:] if node.inputs[0] else ()
     if len(rest) != rank(after) - 2 or frames.axis != 0 or prod(rest) != _product(per_row):
-        raise Refused(_MERGES)
-    return Frames(1, frames.clock), lambda: ((merged, 0), (merged, 1), *rest)
+        raise Refused(_MERGES, _KEEP_TIME)
+    if isinstance(after.shape[rows.time], int):
+        raise Refused(_MERGES, _KEEP_TIME)
+    sizes: list[Size] = [(rows.node, 0), (rows.node, 1), *rest]
+    return Frames(rows.time, frames.clock), lambda memory, node: sizes
 
 
 def _product(dims: Sequence[int | ir.SymbolicDim]) -> int:
@@ -257,9 +273,10 @@ def _with_ends(node: ir.Node, facts: list[Fact], axis: int) -> Planned:
     """Constant frames before or behind the sequence."""
     framed = [place for place, fact in enumerate(facts) if isinstance(fact, Frames)]
     if len(framed) != 1 or any(fact is not None for p, fact in enumerate(facts) if p not in framed):
-        raise Refused("it puts one sequence behind another")
+        raise Refused("it puts one sequence behind another", "Join them along features.")
     place, frames = framed[0], facts[framed[0]]
     assert isinstance(frames, Frames)
+    alone(frames)
     left = sum(size_of(value, axis) for value in node.inputs[:place])
     right = sum(size_of(value, axis) for value in node.inputs[place + 1 :])
     fills = {_uniform(value) for p, value in enumerate(node.inputs) if p != place}

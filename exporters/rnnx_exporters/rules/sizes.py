@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
-from rnnx_exporters.edits import Position, Sizes
+from rnnx_exporters.edits import Position, Size, Sizes
+from rnnx_exporters.memory import Memory
 from rnnx_exporters.rules.reading import LENGTH_UNKNOWN, axis_attribute, constant, frames_of, rank
 from rnnx_exporters.timeline import Fact, Frames, Length, Planned, Refused
 
@@ -31,10 +33,9 @@ def expand(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
         return laid_out(frames, sizes)
     before, after = node.inputs[0], node.outputs[0]
     axis = frames.axis + rank(after) - rank(before)
-    asked = [1 if place == axis else _asked(node, place) for place in range(rank(after))]
     if isinstance(sizes, Length) and _others(sizes, axis, rank(after)):
         raise Refused("it lays the frames out along a second axis that counts frames")
-    return Planned([replace(frames, axis=axis)], [Sizes(node, tuple(asked))])
+    return Planned([replace(frames, axis=axis)], [Sizes(node, partial(_expanded, frames, axis))])
 
 
 def constant_of_shape(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
@@ -100,19 +101,22 @@ def _flags(value: ir.Value, fact: Fact) -> tuple[bool, ...]:
     return (False,) * value.shape[0]
 
 
-def _asked(node: ir.Node, place: int) -> int | tuple[ir.Node, int]:
-    """The size that an axis is expanded to; 1 leaves it as it is."""
+def _expanded(frames: Frames, axis: int, memory: Memory, node: ir.Node) -> list[Size]:
+    """The sizes that the axes are expanded to; 1 leaves one as it is."""
     before, after = node.inputs[0], node.outputs[0]
     assert before is not None
-    assert before.shape is not None
-    assert after.shape is not None
-    dim = after.shape[place]
-    if isinstance(dim, int):
-        return dim
-    old = place - len(after.shape) + len(before.shape)
-    if old >= 0 and str(before.shape[old]) == str(dim):
-        return 1
-    raise Refused("it expands to a size that is not known")
+    old = memory.dims(before, frames)
+    new = memory.dims(after, replace(frames, axis=axis))
+    padded = (1,) * (len(new) - len(old)) + old
+    return [_asked(*pair) for pair in zip(padded, new, strict=True)]
+
+
+def _asked(before: int | str, after: int | str) -> int:
+    if isinstance(after, int):
+        return after
+    if before != after:
+        raise Refused("it expands to a size that is not known")
+    return 1
 
 
 def _others(sizes: Length, axis: int, axes: int) -> bool:

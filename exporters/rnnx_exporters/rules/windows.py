@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import onnx_ir as ir
@@ -14,6 +15,10 @@ import onnx_ir as ir
 from rnnx_exporters.edits import PartialMean, Spread, Window, unpad
 from rnnx_exporters.memory import Memory
 from rnnx_exporters.rules.reading import (
+    FORWARD,
+    TIME_IS_CHANNEL,
+    TRANSPOSE,
+    alone,
     axes_input,
     constant,
     flag,
@@ -26,7 +31,20 @@ from rnnx_exporters.rules.reading import (
 from rnnx_exporters.timeline import Fact, Frames, Planned, Refused
 
 _END = np.iinfo(np.int64).max
+PLACES = "Leave frames off the start or the end (x[:, 2:], x[:, :-2]), or read the last (x[:, -1])."
 _LEAST = float(np.finfo(np.float32).min)
+_RESIZE_MODES = {
+    "mode": "nearest",
+    "coordinate_transformation_mode": "half_pixel",
+    "nearest_mode": "round_prefer_floor",
+}
+# The pairs of coordinates and rounding that repeat each frame by a whole factor.
+_REPEATS = frozenset(
+    {
+        ("asymmetric", "floor"),
+        *product(("half_pixel", "pytorch_half_pixel"), ("round_prefer_floor", "round_prefer_ceil")),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +65,10 @@ def convolve(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
 def max_pool(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     """MaxPool: padded by what no maximum is."""
     if len(node.outputs) > 1 and node.outputs[1].uses():
-        raise Refused("it gives the places of its maxima, which count from the start of its input")
+        raise Refused(
+            "it gives the places of its maxima, which count from the start of its input",
+            "Leave them out of what the model returns: give the maxima themselves.",
+        )
     return _slide(node, facts, fill=_LEAST)
 
 
@@ -75,10 +96,7 @@ def transposed(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     if "output_shape" in node.attributes:
         raise Refused("its padding depends on the length", "Give its pads as numbers.")
     found = _geometry(node, spatial)
-    longer = ints(node, "output_padding", [0] * _spatial_axes(node))[spatial]
-    if longer > found.right:
-        raise Refused("output_padding makes frames that no input frame reaches")
-    right = found.right - longer
+    right = found.right - ints(node, "output_padding", [0] * _spatial_axes(node))[spatial]
     edit = Spread(node, frames, spatial, found.kernel, found.stride, found.left, right)
     return Planned([replace(frames, clock=edit.clock)], [edit])
 
@@ -99,6 +117,7 @@ def pad(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
             "it pads the sequence by its own frames, of which those at the end are not known yet",
             "Pad by zeros instead.",
         )
+    alone(frames)
     left, right = (int(amount) for amount in amounts[:, padded.index(frames.axis)])
     amounts[:, padded.index(frames.axis)] = 0
 
@@ -128,8 +147,10 @@ def lengthened(window: Window) -> Planned:
 
 def piece(node: ir.Node, frames: Frames, start: int, end: int, step: int) -> Planned:
     """Slice: the frames from `start` on, up to `end` from the last, each `step`th."""
-    if start < 0 or end > 0 or step < 1:
-        raise Refused("it cuts out frames by their place in the whole sequence")
+    if step < 0:
+        raise Refused("it turns the sequence, to be read backward from its end", FORWARD)
+    if start < 0 or end > 0:
+        raise Refused("it cuts out frames by their place in the whole sequence", PLACES)
     kernel = start + 1 - end
 
     def finish(memory: Memory, node: ir.Node, keep: int) -> None:
@@ -161,6 +182,36 @@ def frame(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     kernel = int(constant(length).reshape(())) if length else size_of(node.inputs[2], 0)
     edit = Window(node, frames, kernel, _uncovered(frames, kernel, step), stride=step)
     return Planned([replace(frames, clock=edit.clock)], [edit])
+
+
+def resize(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
+    """Resize: along features, or each frame a whole number of times."""
+    only_first(facts)
+    frames = facts[0]
+    if not isinstance(frames, Frames):
+        return facts[:1]
+    factor = _scale(node, frames.axis)
+    if factor == 1:
+        return facts[:1]
+    modes = [
+        node.attributes[name].as_string() if name in node.attributes else default
+        for name, default in _RESIZE_MODES.items()
+    ]
+    if modes[0] != "nearest" or factor % 1 or tuple(modes[1:]) not in _REPEATS:
+        raise Refused(
+            "it interpolates between frames, or by other than a whole factor",
+            "Repeat each frame a whole number of times: mode 'nearest', a whole scale_factor.",
+        )
+    return [replace(frames, clock=frames.clock.upsampled(int(factor), kernel=int(factor)))]
+
+
+def _scale(node: ir.Node, axis: int) -> float:
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        raise Refused("it resizes to a length", "Resize by a scale_factor instead.")
+    axes = ints(node, "axes", range(rank(node.inputs[0])))
+    places = [place for place, scaled in enumerate(axes) if scaled % rank(node.inputs[0]) == axis]
+    scales = constant(node.inputs[2])
+    return float(scales[places[0]]) if places else 1.0
 
 
 def _slide(node: ir.Node, facts: list[Fact], fill: float) -> Planned | Sequence[Fact]:
@@ -221,7 +272,7 @@ def _undo(node: ir.Node, memory: Memory, axis: int) -> None:
 def _spatial(frames: Frames) -> int:
     """The place of time among the spatial axes."""
     if frames.axis < 2:
-        raise Refused("time is its channel axis, so the length would be fixed")
+        raise Refused(TIME_IS_CHANNEL, TRANSPOSE)
     return frames.axis - 2
 
 
@@ -259,5 +310,6 @@ RULES = {
     "LpPool": convolve,
     "MaxPool": max_pool,
     "Pad": pad,
+    "Resize": resize,
     "STFT": frame,
 }
