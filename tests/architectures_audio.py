@@ -126,8 +126,8 @@ class Unet(nn.Module):
         self.back = nn.Linear(8, 16)
         self.up = nn.ModuleList(
             [
-                nn.ConvTranspose2d(8, 3, (2, 3), (1, 2), (0, 1), (0, 1)),
-                nn.ConvTranspose2d(6, 1, (2, 3), (1, 2), (0, 1), (0, 1)),
+                nn.ConvTranspose2d(8, 3, (2, 3), (1, 2), (0, 1)),
+                nn.ConvTranspose2d(6, 1, (2, 3), (1, 2), (0, 1)),
             ]
         )
 
