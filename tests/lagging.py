@@ -34,6 +34,12 @@ GRAPHS = {
         i = Constant<value_int=-1>()
         last = Gather<axis=2>(y, i)""",
     ),
+    # Two windows of other rates: the last frame of one is due within a step of the other.
+    "rates": (
+        "float[batch,1,time] x",
+        "float[batch,2,rest] y, float[batch,2,time] z",
+        "y = Conv<strides=[3], pads=[2,2]>(x, w5)  z = Conv<pads=[2,2]>(x, w5)",
+    ),
     # Rows of a table, each with the one behind it.
     "ids": (
         "int64[batch,time] ids",
@@ -50,7 +56,8 @@ def lagging(folder: Path, name: str) -> tuple[Path, Model]:
     """The offline file of a graph, and its streaming artifact, opened."""
     inputs, outputs, body = GRAPHS[name]
     head = '<ir_version: 10, opset_import: ["": 18]>'
-    model = onnx.parser.parse_model(f"{head} g ({inputs}) => ({outputs}) {{ {body} }}")
+    lines = body.replace("  ", "\n")
+    model = onnx.parser.parse_model(f"{head} g ({inputs}) => ({outputs}) {{ {lines} }}")
     rng = np.random.default_rng(0)
     constants = {f"w{k}": rng.normal(size=(2, 1, k)) / k for k in (2, 5, 400)}
     for key, value in (constants | {"table": np.array([3.0, -1.0, 2.0])}).items():

@@ -10,7 +10,7 @@ import sysconfig
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch._dynamo.exc import UncapturedHigherOrderOpError, UserError
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from rnnx_exporters.assumptions import UNTOLD, Assumption, assumptions
-from rnnx_exporters.layout import Layout, by_name
+from rnnx_exporters.layout import TIME, Layout, Sizes, by_name
 from rnnx_exporters.native import translations
 from rnnx_exporters.projection import invert_projections
 from rnnx_exporters.recurrent import Recurrent
@@ -31,6 +31,7 @@ from rnnx_runtime.errors import ExportError, RnnxError
 
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 _LEAST = re.compile(r"(\w+) = Dim\('\w+', min=(\d+)\)")
+_HALVINGS = (2, 4, 8, 16, 32)
 _STDLIB = sysconfig.get_path("stdlib")
 # torch.export, like what is patched and redirected here, is for one thread at a time.
 _ALONE = threading.RLock()
@@ -111,18 +112,24 @@ def _assumed(program: torch.export.ExportedProgram, frozen: Frozen) -> list[Assu
 def _traced(
     module: torch.nn.Module, layout: Layout, scans: bool
 ) -> tuple[torch.export.ExportedProgram, int]:
-    """The program and the layers it called; where sizes have a least, say to torch that they do."""
+    """The program and the layers it called.
+
+    Where sizes have a least, or a length must be a multiple of something, torch is told so.
+    """
     try:
-        return _trace(module, layout, scans, {})
+        return _trace(module, layout, scans, Sizes())
     except UserError as error:
-        least = _least_sizes(str(error))
-        if not least:
-            raise
-    return _trace(module, layout, scans, least)
+        refused = error
+    for sizes in _told(str(refused), layout):
+        try:
+            return _trace(module, layout, scans, sizes)
+        except UserError:
+            continue
+    raise refused
 
 
 def _trace(
-    module: torch.nn.Module, layout: Layout, scans: bool, least: Mapping[str, int]
+    module: torch.nn.Module, layout: Layout, scans: bool, sizes: Sizes
 ) -> tuple[torch.export.ExportedProgram, int]:
     module = copy.deepcopy(module)  # tracing may leave symbolic tensors in its attributes
     invert_projections(module)
@@ -130,7 +137,7 @@ def _trace(
         program = torch.export.export(
             module,
             layout.args,
-            dynamic_shapes=by_name(module, layout.dims(least)),
+            dynamic_shapes=by_name(module, layout.dims(sizes)),
             strict=False,
             # A strided convolution's frames are an expression, which no guard of torch's can hold.
             prefer_deferred_runtime_asserts_over_guards=True,
@@ -138,11 +145,14 @@ def _trace(
     return program, recurrent.layers
 
 
-def _least_sizes(message: str) -> dict[str, int]:
-    """The least sizes torch asks for; none where it asks for anything else as well."""
+def _told(message: str, layout: Layout) -> Iterator[Sizes]:
+    """What sizes may be instead, as torch suggests; then lengths that a network can halve."""
     fixes = message.partition("Suggested fixes:\n")[2].partition("\n\n")[0].splitlines()
     found = [_LEAST.fullmatch(fix.strip()) for fix in fixes]
-    return {match[1]: int(match[2]) for match in found if match} if all(found) else {}
+    if fixes and all(found):
+        yield Sizes(least={match[1]: int(match[2]) for match in found if match})
+    frames = layout.sizes.get(TIME, 1)
+    yield from (Sizes(multiples={TIME: two}) for two in _HALVINGS if frames % two == 0)
 
 
 def translate(program: torch.export.ExportedProgram, opset_version: int) -> ir.Model:

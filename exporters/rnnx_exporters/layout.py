@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,26 @@ _ASK = (
 Axes = dict[int, str]
 Place = tuple[int | None, ...]  # for each leaf the axis that a name stands at
 Seen = tuple[int, int] | None  # the batch and length that reach a layer, where it runs
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What sizes the axes of one name may have.
+
+    Attributes:
+        least: the least size, where there is one.
+        multiples: of what the size is a multiple, where it must be.
+    """
+
+    least: Mapping[str, int] = field(default_factory=dict)
+    multiples: Mapping[str, int] = field(default_factory=dict)
+
+    def dim(self, name: str) -> Any:
+        """An axis of that name, as torch.export takes it."""
+        multiple = self.multiples.get(name)
+        if multiple is None:
+            return torch.export.Dim(name, min=self.least.get(name))
+        return multiple * torch.export.Dim(f"{name}_by_{multiple}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +78,9 @@ class Layout:
         pairs = zip(_leaves(self.args), self.axes, strict=True)
         return [(leaf, axes) for leaf, axes in pairs if isinstance(leaf, Tensor)]
 
-    def dims(self, least: Mapping[str, int]) -> Any:
-        """The free axes as torch.export takes them, in the structure of `args`.
-
-        Args:
-            least: the least size of an axis by its name, where it has one.
-        """
-        dims = {name: torch.export.Dim(name, min=least.get(name)) for name in self.sizes}
+    def dims(self, sizes: Sizes) -> Any:
+        """The free axes as torch.export takes them, in the structure of `args`."""
+        dims = {name: sizes.dim(name) for name in self.sizes}
         specs = [{axis: dims[name] for axis, name in axes.items()} or None for axes in self.axes]
         return pytree.tree_unflatten(specs, pytree.tree_structure(self.args))
 

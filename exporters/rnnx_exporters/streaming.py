@@ -21,7 +21,7 @@ from rnnx_exporters.tidy import recurrent_nodes
 from rnnx_exporters.timeline import Fact, Frames, Length, Plan, Refused, follow, refuse
 from rnnx_exporters.timetable import note
 from rnnx_exporters.wire_shapes import WireShapes
-from rnnx_runtime.contract import Contract, Dims, Port
+from rnnx_runtime.contract import METADATA_KEY, Contract, Dims, Port
 from rnnx_runtime.errors import NotStreamableError
 
 _OLDEST_OPSET = 13  # since it, Squeeze and Unsqueeze take their axes as an input
@@ -53,7 +53,17 @@ def to_streaming(
     """
     model = artifact.load_graph(src)
     common.ShapeInferencePass()(model)
-    return write_streaming(model, describe(model, time=time), dst, chunk=chunk)
+    return write_streaming(model, _told(model, describe(model, time=time)), dst, chunk=chunk)
+
+
+def _told(model: ir.Model, contract: Contract) -> Contract:
+    """The contract, with what that of an offline artifact tells of its source."""
+    text = model.metadata_props.get(METADATA_KEY)
+    if text is None:
+        return contract
+    known = Contract.from_json(text)
+    told = {"sample_rate", "labels", "source", "quantization"}
+    return dataclasses.replace(contract, **{name: getattr(known, name) for name in told})
 
 
 def write_streaming(

@@ -70,7 +70,7 @@ def _defined(lengths: Iterable[int], clocks: Collection[Clock]) -> list[int]:
 
 def _sizes(contract: Contract, clocks: Collection[Clock]) -> Iterator[tuple[int, int]]:
     """Batches and lengths: short ones, whole numbers of chunks, and every odd end."""
-    free = any(port.batch_axis is not None for port in contract.inputs)
+    free = any(isinstance(port.batch_size, str) for port in contract.inputs)
     first, step = contract.first_chunk, contract.chunk_multiple
     for frames in _defined({1, first}, clocks):
         yield 1, frames
@@ -150,14 +150,18 @@ def _hold_stream(
 def _hold_causality(
     session: ort.InferenceSession, contract: Contract, frames: int, rng: np.random.Generator
 ) -> None:
-    """A changed frame must change no output frame before it may.
+    """A changed frame must change no output frame before it may, and must change something.
 
     The change is a loud value, not NaN: onnxruntime's GRU and LSTM clamp NaN away in their gates.
     As many frames are changed as a chunk is a multiple of: a stride may leave single ones out.
     """
-    for port in contract.inputs:
-        if port.time_axis is not None:
-            _probe(session, contract, port, frames, rng)
+    timed = [port for port in contract.inputs if port.time_axis is not None]
+    reached = [_probe(session, contract, port, frames, rng) for port in timed]
+    if not any(reached):
+        raise NotStreamableError(
+            "a changed frame changes no output, so nothing is proven by what comes out",
+            hint="The network is dead: look at its weights, and at what they are multiplied by.",
+        )
 
 
 def _probe(
@@ -166,7 +170,8 @@ def _probe(
     port: Port,
     frames: int,
     rng: np.random.Generator,
-) -> None:
+) -> bool:
+    """Whether a changed frame of an input changes any output."""
     step = contract.chunk_multiple
     at = min(contract.first_chunk + 4 * step, frames - 1)
     feeds = random_inputs(contract, rng, batch=1, frames=frames)
@@ -174,13 +179,14 @@ def _probe(
     quiet, other = _run_offline(session, feeds, contract), _run_offline(session, loud, contract)
     assert quiet is not None  # it ran at this length before
     assert other is not None
+    reached = False
     for out in contract.outputs:
-        if out.time_axis is None:
-            continue
         changed = _changed(out.time_axis, quiet[out.name], other[out.name])
+        reached = reached or bool(changed)
         early = [frame for frame in changed if out.sees(frame)[1] < at]
-        if early:
+        if out.time_axis is not None and early:
             raise _untimely(f"frame {at} of {port.name!r} reaches frame {early[0]} of {out.name!r}")
+    return reached
 
 
 def _loud(port: Port, value: Array, where: slice) -> Array:
@@ -194,9 +200,11 @@ def _loud(port: Port, value: Array, where: slice) -> Array:
     return loud
 
 
-def _changed(time_axis: int, quiet: Array, loud: Array) -> list[int]:
-    """The frames of an output that differ."""
+def _changed(time_axis: int | None, quiet: Array, loud: Array) -> list[int]:
+    """The frames of an output that differ; 0 stands for a value without frames."""
     different = np.abs(loud.astype(np.float64) - quiet.astype(np.float64)) > ATOL
+    if time_axis is None:
+        return [0] if different.any() else []
     others = tuple(axis for axis in range(different.ndim) if axis != time_axis)
     return [int(frame) for frame in np.flatnonzero(different.any(others))]
 

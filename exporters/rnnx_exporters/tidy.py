@@ -94,7 +94,8 @@ def _renamed(dim: int | ir.SymbolicDim, symbols: Mapping[str, str]) -> int | str
 
 def rename(expression: str, symbols: Mapping[str, str]) -> str:
     """An expression over torch's symbols as one over the axes' names."""
-    return re.sub(r"\b\w+\b", lambda match: symbols.get(match[0], match[0]), expression)
+    renamed = re.sub(r"\b\w+\b", lambda match: symbols.get(match[0], match[0]), expression)
+    return re.sub(r"\b(\d+)\*\((\w+) // \1\)", r"\2", renamed)
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:

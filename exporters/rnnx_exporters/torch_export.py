@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -40,12 +41,15 @@ def export(
     output_names: Sequence[str] | None = None,
     dynamic_shapes: Any = None,
     streaming: bool = False,
+    chunk: int | None = None,
     opset_version: int | None = None,
 ) -> Contract:
     """Export a torch model to an ONNX artifact with native RNN, GRU and LSTM operators.
 
-    The model is copied and put in eval mode; the caller's is left as it was. The graph is proven
-    equal to the model at several batches and lengths before anything is written.
+    The model is copied and put in eval mode; the caller's is left as it was. Where it has the
+    attributes `sample_rate` (input frames a second) and `labels` (names of the classes along the
+    last axis of its first output), the contract tells them. The graph is proven equal to the model
+    at several batches and lengths before anything is written.
 
     Args:
         model: the network. An ExportedProgram is taken as it is, with the sizes it froze.
@@ -56,6 +60,8 @@ def export(
         dynamic_shapes: the free axes by argument, `{"x": {0: "batch", 1: "time"}}`. The axis named
             `"time"` is the streaming axis. Left out, it is found from the recurrent layers.
         streaming: write a step from chunk to chunk, the states as inputs and outputs.
+        chunk: with `streaming`, how many frames of one sequence every call takes; all shapes are
+            numbers then, as some runtimes want them.
         opset_version: the ONNX opset, 18 where left out.
 
     Returns:
@@ -66,6 +72,8 @@ def export(
         NotStreamableError: `streaming` and the network cannot run frame after frame.
         InputError: an argument does not fit, or the model does not run on `args`.
     """
+    if chunk is not None and not streaming:
+        raise InputError("chunk fixes the chunks of a stream", hint="Give streaming=True as well.")
     if streaming and isinstance(model, torch.export.ExportedProgram):
         raise NotStreamableError(
             "a torch.export program has frozen the length of its recurrent layers", hint=WAY_OUT
@@ -78,6 +86,8 @@ def export(
     contract = describe(graph)
     contract = dataclasses.replace(
         contract,
+        sample_rate=_sample_rate(model),
+        labels=_labels(model),
         source={
             "model": type(model).__name__,
             "torch": torch.__version__,
@@ -86,10 +96,24 @@ def export(
         checked={"against": "torch", "max_abs_difference": difference},
     )
     if streaming:
-        return write_streaming(graph, contract, path)
+        return write_streaming(graph, contract, path, chunk=chunk)
     contract = artifact.seal(graph, contract)
     artifact.save(graph, path)
     return contract
+
+
+def _sample_rate(model: object) -> float | None:
+    rate = getattr(model, "sample_rate", None)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+        return None  # an attribute of that name may be anything
+    return float(rate)
+
+
+def _labels(model: object) -> tuple[str, ...] | None:
+    labels = getattr(model, "labels", None)
+    if not isinstance(labels, list | tuple) or not all(isinstance(name, str) for name in labels):
+        return None
+    return tuple(labels) or None
 
 
 def graph_of(
@@ -176,12 +200,18 @@ def _symbols(graph: ir.Model, layout: Layout) -> dict[str, str]:
     """
     found = sorted({unbacked for value in _outputs(graph) for unbacked in _unbacked(value)})
     longest = {symbol: f"longest{place or ''}" for place, symbol in enumerate(found)}
-    return longest | {
-        str(value.shape[axis]): name
+    return longest | dict(
+        _symbol(str(value.shape[axis]), name)
         for value, (_, axes) in zip(graph.graph.inputs, layout.tensors(), strict=False)
         for axis, name in axes.items()
         if value.shape is not None and not str(value.shape[axis]).isdecimal()
-    }
+    )
+
+
+def _symbol(size: str, name: str) -> tuple[str, str]:
+    """Torch's symbol in the size of an axis, and what it is; `4*s60` where 4 divides the size."""
+    multiple, _, symbol = size.rpartition("*")
+    return symbol, f"({name} // {multiple})" if multiple else name
 
 
 def _outputs(graph: ir.Model) -> Iterator[ir.Value]:

@@ -55,6 +55,11 @@ class Bound:
             buffer[...] = array
         return True
 
+    def mask(self, *masks: Array) -> None:
+        """Tell which frames are of the sequence, mask by mask."""
+        for buffer, mask in zip(self._masks.values(), masks, strict=True):
+            buffer.numpy()[...] = mask
+
     def run(self, side: int) -> Result:
         """Run once, reading the states of `side` and writing the other side's."""
         try:

@@ -70,6 +70,11 @@ class Port:
     lookahead: int = 0
     receptive_field: int | None = None
 
+    @property
+    def batch_size(self) -> int | str | None:
+        """The size of the batch axis, its name where it is free; None without one."""
+        return None if self.batch_axis is None else self.dims[self.batch_axis]
+
     def sees(self, frame: int) -> tuple[int, int]:
         """The first and the last input frame that output frame `frame` depends on.
 

@@ -121,11 +121,10 @@ def fit(port: Port, value: Any) -> Array:
             f"input {port.name!r} is {array.dtype}, but the artifact takes {port.dtype}",
             hint=f"Convert it: x.astype(np.{port.dtype}).",
         )
-    fixed = [size for size in port.dims if isinstance(size, int)]
-    found = [
-        size for size, dim in zip(array.shape, port.dims, strict=False) if isinstance(dim, int)
-    ]
-    if array.ndim != len(port.dims) or fixed != found:
+    # How many frames a call takes is the stream's concern, where that is fixed.
+    fixed = [a for a, d in enumerate(port.dims) if isinstance(d, int) and a != port.time_axis]
+    fits = array.ndim == len(port.dims) and all(array.shape[a] == port.dims[a] for a in fixed)
+    if not fits:
         raise InputError(
             f"input {port.name!r} has shape {list(array.shape)}, but the artifact takes"
             f" [{', '.join(map(str, port.dims))}]",

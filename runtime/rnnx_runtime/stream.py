@@ -191,7 +191,7 @@ class Stream:
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
             raise InputError(f"batch is {self.batch!r}; a stream holds at least one sequence")
         free = any(isinstance(state.dims[0], str) for state in contract.states)
-        free = free or any(port.batch_axis is not None for port in contract.inputs)
+        free = free or any(isinstance(port.batch_size, str) for port in contract.inputs)
         if self.batch != 1 and not free:
             raise InputError(
                 f"{self.model.path!r} has no batch axis, so batch cannot be {self.batch}"
@@ -221,7 +221,9 @@ class Stream:
         results = self._run(self._cut(arrays, 0, ready), ready) if ready else self._idle()
         self.position += frames
         self._held = {x: part.copy() for x, part in self._cut(arrays, ready, None).items()}
-        alike = self._only_frames and self._fed == self.position
+        alike = (
+            self._only_frames and self._fed == self.position and self.model.contract.chunk is None
+        )
         self._last = self._bound.get(ready) if alike else None
         return results
 
@@ -242,21 +244,52 @@ class Stream:
 
     def _run(self, arrays: Mapping[str, Array], frames: int) -> Result:
         """Run over frames that are ready: at first with caches of their own lengths, then bound."""
+        if self.model.contract.chunk is not None:
+            return self._run_chunks(arrays, frames, length=None)
         if self._fed:
             bound = self._bound_for(frames)
             bound.fill(arrays)
             return self._run_bound(bound)
         results = self._run_unbound(arrays, frames, length=None)
-        for state in self.model.contract.states:
-            buffer, value = self._sides[self._side][state.name].numpy(), results[state.output_name]
+        self._put_states({s.name: results[s.output_name] for s in self.model.contract.states})
+        return self._keep_readouts(results)
+
+    def _put_states(self, states: Mapping[str, Array]) -> None:
+        for name, value in states.items():
+            buffer = self._sides[self._side][name].numpy()
             if value.shape != buffer.shape:
                 raise ArtifactError(
-                    f"state {state.name} is {list(value.shape)} after the first run, but its"
+                    f"state {name} is {list(value.shape)} after the first run, but its"
                     f" contract says {list(buffer.shape)}",
                     hint="The graph or its metadata was edited by hand; export it again.",
                 )
             buffer[...] = value
-        return self._keep_readouts(results)
+
+    def _run_chunks(self, arrays: Mapping[str, Array], frames: int, length: int | None) -> Result:
+        """Run chunk after chunk, each of the one length that the artifact takes."""
+        contract, before, fed = self.model.contract, self.states(), self._fed
+        chunk = contract.chunk or 1
+        self._put_states(before)
+        bound, parts = self._bound_for(chunk), []
+        try:
+            for start in range(0, frames, chunk):
+                bound.fill(self._cut(arrays, start, start + chunk))
+                masks = (self._mask(p, fed + start, chunk, length) for p in contract.masks)
+                bound.mask(*masks)
+                self._run_bound(bound)
+                parts.append(self._of_the_sequence(bound.outputs, fed + start, length))
+        except InputError:
+            self._put_states(before)
+            raise
+        return self._keep_readouts(self._in_a_row(parts))
+
+    def _in_a_row(self, parts: list[dict[str, Array]]) -> dict[str, Array]:
+        return {
+            port.name: parts[-1][port.name]
+            if port.time_axis is None
+            else np.concatenate([part[port.name] for part in parts], port.time_axis)
+            for port in self.model.contract.outputs
+        }
 
     def _run_bound(self, bound: Bound) -> Result:
         results = bound.run(self._side)
@@ -271,23 +304,29 @@ class Stream:
         """Every output and state after `frames` more frames; `length` is that of the sequence."""
         contract = self.model.contract
         states = {f"{name}_in": value for name, value in self.states().items()}
-        masks = {port.name: self._mask(port, frames, length) for port in contract.masks}
+        masks = {p.name: self._mask(p, self._fed, frames, length) for p in contract.masks}
         names = [port.name for port in contract.outputs]
         names += [state.output_name for state in contract.states]
         return run_session(self.model, names, {**arrays, **states, **masks})
 
-    def _mask(self, port: Port, frames: int, length: int | None) -> Array:
-        """Which of the frames that a wire gets in this run are of the sequence."""
-        before, after = self._here(port, 0), self._here(port, frames)
-        inside = np.ones(after - before, bool)
+    def _mask(self, port: Port, fed: int, frames: int, length: int | None) -> Array:
+        """Which of the frames a wire gets in a run, after `fed` frames, are of the sequence."""
+        here = np.arange(_count(port, fed), _count(port, fed + frames)) - port.skip
+        inside = here >= 0
         if length is not None:
-            inside[max(0, port.length(length) - before) :] = False
+            inside &= here < port.length(length)
         return inside.reshape(port.shape(batch=self.batch, frames=len(inside)))
 
-    def _here(self, port: Port, more: int) -> int:
-        """The frames that a wire has had once `more` went in."""
-        fed = self._fed + more
-        return port.count(fed) if fed else 0
+    def _of_the_sequence(
+        self, outputs: Mapping[str, Array], fed: int, length: int | None
+    ) -> dict[str, Array]:
+        """Copies of a run's outputs, without frames before the sequence or behind it."""
+        cut = {}
+        for port in self.model.contract.outputs:
+            before = _count(port, fed) - port.skip
+            stop = None if length is None else max(0, port.length(length) - before)
+            cut[port.name] = _frames_of(port, outputs[port.name], max(0, -before), stop).copy()
+        return cut
 
     def _frames_to_the_end(self) -> int:
         """How many frames must have gone in until all frames of the sequence have come out."""
@@ -296,7 +335,7 @@ class Stream:
         ends = (*contract.outputs, *contract.masks)
         # From the first chunk on, a count grows evenly: by `1 / stride` for every frame.
         chunks = (
-            (port.length(self.position) - port.count(frames)) * port.stride / multiple
+            (port.length(self.position) + port.skip - port.count(frames)) * port.stride / multiple
             for port in ends
             if port.time_axis is not None
         )
@@ -312,12 +351,10 @@ class Stream:
             else _lengthened(held[port.name], port.time_axis, frames)
             for port in contract.inputs
         }
+        if contract.chunk is not None:
+            return self._run_chunks(arrays, frames, self.position)
         results = self._run_unbound(arrays, frames, self.position)
-        for port in contract.outputs:
-            if port.time_axis is not None:
-                left = max(0, port.length(self.position) - self._here(port, 0))
-                results[port.name] = _frames_of(port, results[port.name], 0, left).copy()
-        return self._keep_readouts(results)
+        return self._keep_readouts(self._of_the_sequence(results, self._fed, self.position))
 
     def _kept_inputs(self) -> dict[str, Array]:
         """The frames that are held, and the inputs without frames as they were given last."""
@@ -409,8 +446,12 @@ class Stream:
         self.position, self._flushed = position, flushed
         self._readouts = {name: arrays[name] for name in self._readout_names if name in arrays}
         if self._fed:
-            for state in self.model.contract.states:
-                self._sides[self._side][state.name].numpy()[...] = arrays[state.name]
+            self._put_states({s.name: arrays[s.name] for s in self.model.contract.states})
+
+
+def _count(port: Port, fed: int) -> int:
+    """The frames that a wire has had after so many input frames."""
+    return port.count(fed) if fed else 0
 
 
 def _frames_of(port: Port, array: Array, start: int, stop: int | None) -> Array:

@@ -29,6 +29,11 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Model]:
 
 
 @pytest.fixture(scope="module")
+def rates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Model]:
+    return lagging(tmp_path_factory.mktemp("held"), "rates")
+
+
+@pytest.fixture(scope="module")
 def ids(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Model]:
     return lagging(tmp_path_factory.mktemp("held"), "ids")
 
@@ -70,6 +75,18 @@ def test_any_chunking_gives_the_same(
         assert found.shape == (batch, 2, 0)
     else:
         np.testing.assert_allclose(found, offline(src, x=x)[0], rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize("samples", range(1, 20))
+def test_outputs_of_two_rates_end_together(rates: tuple[Path, Model], samples: int) -> None:
+    src, model = rates
+    x, stream = wave(samples, batch=2), model.stream(batch=2)
+    parts = [stream.feed(part) for part in np.split(x, [samples // 2], axis=2)]
+    parts.append(stream.flush())
+    for name, expected in zip(("y", "z"), offline(src, x=x), strict=True):
+        assert all(part[name].flags.c_contiguous for part in parts)
+        found = np.concatenate([part[name] for part in parts], axis=2)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=ATOL)
 
 
 def test_a_frame_comes_with_the_last_sample_it_sees(frames: tuple[Path, Model]) -> None:
@@ -227,9 +244,11 @@ def test_an_input_without_frames_counts_to_the_end(
 
 def test_a_refused_input_without_frames_is_not_kept(scaled: tuple[Path, Model]) -> None:
     src, model = scaled
-    x, gain = wave(8), np.full((1, 1), 3, np.float32)
+    x, gain = wave(9), np.full((1, 1), 3, np.float32)
     stream = model.stream(strict=True)
-    found = [stream.feed({"x": part, "gain": gain}) for part in np.split(x, 4, axis=2)]
+    # The first chunk is just what the network takes, so that no frame is held behind any.
+    assert (model.contract.first_chunk, model.contract.chunk_multiple) == (3, 2)
+    found = [stream.feed({"x": part, "gain": gain}) for part in np.split(x, [3, 5, 7], axis=2)]
     before = stream.snapshot()
     for bad in (
         {"x": x[..., :2], "gain": np.full((1, 1), np.nan, np.float32)},

@@ -18,7 +18,7 @@ from rnnx_runtime import ArtifactError, Model, RnnxError, Stream, StreamError
 from rnnx_runtime.contract import METADATA_KEY
 from rnnx_runtime.snapshot import pack, unpack
 
-NAMES = ("frames", "scaled", "ids")
+NAMES = ("frames", "scaled", "rates", "ids")
 
 
 @pytest.fixture(scope="module", params=NAMES)

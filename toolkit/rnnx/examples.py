@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from rnnx_exporters.preparation import frozen_copy
 from rnnx_runtime.contract import DTYPES, MAX_ELEMENTS
 from rnnx_runtime.errors import InputError
 
 _FORM = "Write it as name=dtype[dims]: x=float32[batch,time,40], tokens=int64[batch,time]."
-_SIZES = {"batch": 2, "time": 11}
-_OTHER_SIZE = 7
+_BATCH, _OTHER_SIZE = 2, 7
+# Tried in turn until the model runs: it may need many frames, or a number that it can halve.
+_LENGTHS = (11, 64, 1024, 16384, 163840)
 
 
 def from_declarations(
@@ -39,13 +41,32 @@ def from_declarations(
         if name in declared:
             raise InputError(f"the input {name!r} is declared twice", hint=_FORM)
         declared[name] = dtype, dims
-    rng = np.random.default_rng(0)
-    tensors = {name: _example(dtype, dims, rng) for name, (dtype, dims) in declared.items()}
     free = {
         name: {axis: dim for axis, dim in enumerate(dims) if isinstance(dim, str)}
         for name, (_, dims) in declared.items()
     }
-    return _positional(model, tensors), free
+    lengths = _LENGTHS if any("time" in axes.values() for axes in free.values()) else _LENGTHS[:1]
+    tried = (_examples(model, declared, frames) for frames in lengths)
+    running = (args for args in tried if _runs(model, args))
+    return next(running, _examples(model, declared, lengths[0])), free
+
+
+def _examples(
+    model: torch.nn.Module, declared: Mapping[str, tuple[str, list[int | str]]], frames: int
+) -> tuple[Any, ...]:
+    rng = np.random.default_rng(0)
+    sizes = {"batch": _BATCH, "time": frames}
+    tensors = {n: _example(dtype, dims, sizes, rng) for n, (dtype, dims) in declared.items()}
+    return _positional(model, tensors)
+
+
+def _runs(model: torch.nn.Module, args: tuple[Any, ...]) -> bool:
+    try:
+        with torch.no_grad():
+            frozen_copy(model)(*args)
+    except Exception:  # whatever it raises; the export tells it
+        return False
+    return True
 
 
 def from_arrays(model: torch.nn.Module, path: str) -> tuple[Any, ...]:
@@ -100,8 +121,10 @@ def _dim(part: str, text: str) -> int | str:
     raise InputError(f"{part!r} in the input {text!r} is neither a size nor a name", hint=_FORM)
 
 
-def _example(dtype: str, dims: list[int | str], rng: np.random.Generator) -> torch.Tensor:
-    shape = [dim if isinstance(dim, int) else _SIZES.get(dim, _OTHER_SIZE) for dim in dims]
+def _example(
+    dtype: str, dims: list[int | str], sizes: Mapping[str, int], rng: np.random.Generator
+) -> torch.Tensor:
+    shape = [dim if isinstance(dim, int) else sizes.get(dim, _OTHER_SIZE) for dim in dims]
     kind: torch.dtype = getattr(torch, dtype)
     if kind.is_floating_point:
         return torch.from_numpy(rng.standard_normal(shape)).to(kind)

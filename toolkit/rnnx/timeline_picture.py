@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from rnnx_exporters.timetable import Row
 
 _ROW_INCHES, _MOST_ROWS = 0.32, 80
 _SEEN, _AHEAD, _BEFORE = "tab:blue", "tab:orange", "tab:green"
+_LEGEND = (("all before", _BEFORE), ("before", _SEEN), ("ahead", _AHEAD))
 
 
 def draw(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
@@ -35,6 +37,7 @@ def draw(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     axes.axvline(0, color="0.6", linewidth=0.8)
     axes.set_xlabel("input frames, counted from the one that stands at the frame's own place")
     axes.set_title("What a frame of each wire saw, and (right) how it comes")
+    axes.legend(handles=[Patch(color=c, label=name) for name, c in _LEGEND], loc="best", fontsize=8)
     figure.savefig(os.fspath(path))
 
 
@@ -52,8 +55,6 @@ def _draw_row(axes: Axes, place: int, row: Row, left: float) -> None:
     axes.barh(place, 1, left=0, color=_SEEN, height=0.55)
     if row.last > 0:
         axes.barh(place, row.last, left=1, color=_AHEAD, height=0.55)
-    if row.first is None:
-        axes.annotate("all before", (left, place), fontsize=7, va="center", color="white")
     rate = "every frame" if row.stride == "1" else f"every {row.stride} frames"
     late = f", {row.delay:g} late" if row.delay else ""
     axes.annotate(

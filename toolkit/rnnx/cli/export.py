@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 )
 @click.option("--inputs", metavar="FILE", help="Example inputs from an .npz file instead.")
 @click.option("--streaming", is_flag=True, help="Write a step from chunk to chunk, states carried.")
+@click.option(
+    "--chunk",
+    type=click.IntRange(min=1),
+    metavar="FRAMES",
+    help="With --streaming: every call takes so many frames of one sequence; all shapes are fixed.",
+)
 @click.option("--opset", type=int, help="The ONNX opset; 18 by default.")
 @as_json
 def command(
@@ -38,6 +44,7 @@ def command(
     declarations: tuple[str, ...],
     inputs: str | None,
     streaming: bool,
+    chunk: int | None,
     opset: int | None,
     as_json: bool,
 ) -> None:
@@ -49,6 +56,9 @@ def command(
     from rnnx.spec import load_model
     from rnnx_exporters import export
 
+    if chunk is not None and not streaming:
+        raise click.UsageError("--chunk fixes the chunks of a stream: add --streaming")
+
     talk(f"loading {spec}")
     loaded = load_model(spec, weights)
     args, dynamic_shapes = _examples(loaded, declarations, inputs)
@@ -59,6 +69,7 @@ def command(
         output,
         dynamic_shapes=dynamic_shapes,
         streaming=streaming,
+        chunk=chunk,
         opset_version=opset,
     )
     if as_json:
@@ -92,6 +103,18 @@ def _examples(
     return loaded.args, None
 
 
+def _waiting(contract: Contract) -> str:
+    """How late the outputs are, and how many frames a call takes."""
+    late = f"{contract.delay} frames"
+    if contract.sample_rate is not None:
+        late += f" ({1000 * contract.delay / contract.sample_rate:g} ms)"
+    if contract.chunk is not None:
+        return f"{late}; every call takes {contract.chunk}"
+    if (contract.first_chunk, contract.chunk_multiple) == (1, 1):
+        return late
+    return f"{late}; the first call takes {contract.first_chunk}, others {contract.chunk_multiple}"
+
+
 def _tell(contract: Contract, spec: str, output: str, weights: str | None) -> None:
     kind = "streaming" if contract.streaming else "offline"
     operators = ", ".join(f"{count} {name}" for name, count in contract.operators.items())
@@ -103,6 +126,8 @@ def _tell(contract: Contract, spec: str, output: str, weights: str | None) -> No
     if contract.states:
         dims = ", ".join(str(list(state.dims)) for state in contract.states)
         click.echo(f"states     {len(contract.states)}: {dims}".replace("'", ""))
+    if contract.streaming:
+        click.echo(f"delay      {_waiting(contract)}")
     difference = (contract.checked or {}).get("max_abs_difference", 0.0)
     click.echo(f"proven     largest difference from torch {difference:.1e}")
     if spec.endswith(".pt2"):  # no reference for a check: its sizes are frozen

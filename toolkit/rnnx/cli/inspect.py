@@ -14,7 +14,7 @@ from rnnx.cli.common import as_json, human_bytes, print_json
 
 if TYPE_CHECKING:
     from rnnx_exporters.timetable import Row
-    from rnnx_runtime import Contract, State
+    from rnnx_runtime import Contract, Port, State
 
 
 @click.command("inspect")
@@ -83,7 +83,7 @@ def _facts(contract: Contract) -> Iterator[tuple[str, str]]:
         ids = "" if port.num_embeddings is None else f", ids 0 to {port.num_embeddings - 1}"
         yield "input", f"{port}{ids}"
     for port in contract.outputs:
-        yield "output", f"{port}{f', {port.delay} frames late' if port.delay else ''}"
+        yield "output", ", ".join([str(port), *_timing(port)])
     if contract.states:
         size = human_bytes(_state_bytes(contract))
         yield "states", f"{len(contract.states)}, {size} for each sequence"
@@ -91,6 +91,7 @@ def _facts(contract: Contract) -> Iterator[tuple[str, str]]:
         yield "", _described(state)
     if contract.streaming:
         yield "delay", _delay(contract)
+        yield "chunks", _chunks(contract)
     if contract.sample_rate is not None:
         yield "sample rate", f"{contract.sample_rate:g} frames a second"
     if contract.labels is not None:
@@ -99,6 +100,27 @@ def _facts(contract: Contract) -> Iterator[tuple[str, str]]:
     yield "source", _listed(contract.source) or "unknown"
     yield "quantized", _listed(contract.quantization) or "no"
     yield "checked", _listed(contract.checked) or "no: run `rnnx check`"
+
+
+def _timing(port: Port) -> Iterator[str]:
+    """How the frames of an output come, where that is not one for each input frame at once."""
+    if port.stride != 1:
+        yield f"one every {port.stride} input frames"
+    if port.delay:
+        yield f"{port.delay} frames late"
+    if port.lookahead > 0:
+        yield f"sees {port.lookahead} frames ahead"
+    if port.receptive_field is not None and port.receptive_field > 1:
+        yield f"{port.receptive_field} in all"
+
+
+def _chunks(contract: Contract) -> str:
+    if contract.chunk is not None:
+        return f"every call takes {contract.chunk} frames"
+    if (contract.first_chunk, contract.chunk_multiple) == (1, 1):
+        return "any number of frames"
+    first, multiple = contract.first_chunk, contract.chunk_multiple
+    return f"any number of frames; run are {first} at first, then multiples of {multiple}"
 
 
 def _described(state: State) -> str:

@@ -31,7 +31,7 @@ def probe(
     The model starts from its own states, the stream from those that the contract holds.
     """
     contract = artifact.contract
-    batch = 2 if any(port.batch_axis is not None for port in contract.inputs) else 1
+    batch = 2 if any(isinstance(port.batch_size, str) for port in contract.inputs) else 1
     frames = FRAMES * contract.first_chunk
     feeds = random_inputs(contract, rng, batch=batch, frames=frames)
     expected, expected_after = reference.run(feeds)

@@ -88,7 +88,7 @@ def judge(
 
 def _distinct(contract: Contract, sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The sizes, with batch 1 where the artifact has no batch axis."""
-    free = any(port.batch_axis is not None for port in contract.inputs)
+    free = any(isinstance(port.batch_size, str) for port in contract.inputs)
     return list(dict.fromkeys((batch if free else 1, frames) for batch, frames in sizes))
 
 
