@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from rnnx_exporters.memory import Memory
+from rnnx_exporters.tidy import recurrent_nodes
 from rnnx_exporters.timeline import Frames, refuse
 from rnnx_runtime.contract import Dims
 
@@ -90,6 +92,29 @@ def _begun(
         return after
     begun = memory.cut(node, memory.mask(frames.clock), 0, end=1)
     return memory.insert(node, "Where", [begun, after, before])
+
+
+def drop_zero_states(model: ir.Model) -> None:
+    """Leave out initial states of zeros, which are what a recurrent node starts from anyway."""
+    for node in recurrent_nodes(model):
+        for place in range(FIRST_STATE, min(len(node.inputs), FIRST_STATE + 2)):
+            if _is_zeros(node.inputs[place]):
+                node.replace_input_with(place, None)
+    common.RemoveUnusedNodesPass()(model)
+
+
+def _is_zeros(value: ir.Value | None) -> bool:
+    content = None if value is None else ir.convenience.get_const_tensor(value)
+    if content is not None:
+        return not np.any(content.numpy())
+    node = None if value is None else value.producer()
+    if node is None:
+        return False
+    if node.op_type == "ConstantOfShape":
+        fill = node.attributes.get("value")
+        return fill is None or not np.any(fill.as_tensor().numpy())
+    sources = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+    return node.op_type in _MOVES and all(map(_is_zeros, sources))
 
 
 def initial_state(memory: Memory, node: ir.Node, place: int, dims: Dims) -> npt.NDArray[Any] | None:

@@ -93,11 +93,19 @@ class WireShapes:
         name = str(value.name)
         if name not in self._measured:
             two, three = (found.shape for found in self._run(name))
-            self._measured[name] = tuple(
-                size if size == other else self.batch
-                for size, other in zip(two, three, strict=True)
-            )
+            self._measured[name] = tuple(map(self._dim, two, three))
         return self._measured[name]
+
+    def _dim(self, two: int, three: int) -> int | str:
+        """The axis that has these sizes for two and for three sequences."""
+        if two == three:
+            return two
+        if (two, three) != (2, 3):
+            raise Refused(
+                "its batch is merged with another axis",
+                "Keep the batch an axis of its own; layers over rows take [batch, rows, features].",
+            )
+        return self.batch
 
     def _run(self, name: str) -> tuple[Array, Array]:
         """The wire for two and for three sequences, of the first length that runs."""
