@@ -100,12 +100,16 @@ class WireShapes:
         """The axis that has these sizes for two and for three sequences."""
         if two == three:
             return two
-        if (two, three) != (2, 3):
-            raise Refused(
-                "its batch is merged with another axis",
-                "Keep the batch an axis of its own; layers over rows take [batch, rows, features].",
-            )
-        return self.batch
+        rows = three - two
+        if (two, three) != (2 * rows, 3 * rows):
+            raise Refused("one of its sizes follows the batch, but not in proportion")
+        return self.batch if rows == 1 else f"{rows} * {self.batch}"
+
+    def rows(self, dim: int | str) -> int:
+        """How many rows of an axis belong to one sequence; 0 where it does not count sequences."""
+        if isinstance(dim, int) or not dim.endswith(self.batch):
+            return 0
+        return int(dim.partition(" ")[0]) if " * " in dim else 1
 
     def _run(self, name: str) -> tuple[Array, Array]:
         """The wire for two and for three sequences, of the first length that runs."""

@@ -299,16 +299,17 @@ def _sizes(frames: Frames, axis: int, memory: Memory, node: ir.Node) -> list[Siz
     assert before is not None
     source = memory.dims(before, frames)
     dims = memory.dims(after, replace(frames, axis=axis))
-    sizes: list[Size] = [
-        dim if isinstance(dim, int) else _copied(node, source, dim, place)
-        for place, dim in enumerate(dims)
-    ]
+    sizes = [_copied(node, source, dim, place) for place, dim in enumerate(dims)]
+    if -1 in sizes[:axis] + sizes[axis + 1 :]:  # the batch is merged with another axis, or no more
+        return [*sizes[:axis], (node, frames.axis), *sizes[axis + 1 :]]
     return [*sizes[:axis], -1, *sizes[axis + 1 :]]
 
 
-def _copied(node: ir.Node, source: Dims, dim: str, place: int) -> Size:
+def _copied(node: ir.Node, source: Dims, dim: int | str, place: int) -> Size:
+    if isinstance(dim, int):
+        return dim
     if dim not in source:
-        raise Refused("its shape is not known")
+        return -1
     found = source.index(dim)
     return 0 if found == place else (node, found)
 
