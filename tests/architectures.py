@@ -111,7 +111,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         audio.ConvSpectrogram, **over(1, 2, 64, name="samples"), **SAMPLES
     ),
     "mel": Architecture(audio.Mel, **over(1, 2, 9, 17, name="power")),
-    "unfold": Architecture(sequence.Unfolded, **over(1, 2, 64, name="samples"), **SAMPLES),
     "deltas": Architecture(sequence.Deltas, **over(1, 2, 9, 3)),
     "context by shifts": Architecture(sequence.Context, **over(1, 2, 9, 3)),
     "context by ends": Architecture(sequence.ContextByEnds, **over(1, 2, 9, 3)),
@@ -179,4 +178,36 @@ ARCHITECTURES: dict[str, Architecture] = {
         sequence.TimeFirst, ((9, 2, 4),), {"x": {0: "time", 1: "batch"}}
     ),
     "unbatched": Architecture(sequence.Unbatched, ((9, 3),), {"x": {0: "time"}}),
+}
+
+
+def along(layer: nn.Module) -> nn.Module:
+    """A layer over `[batch, 4, time]`, run on the frames `[batch, time, 4]` of a GRU."""
+    return sequence.Behind(layer)
+
+
+# What needs the whole sequence, and what the refusal says.
+REFUSED: dict[str, tuple[Architecture, str]] = {
+    name: (Architecture(make, **over(1, 2, 9, 4)), message)
+    for name, (make, message) in {
+        "bidirectional": (
+            lambda: audio.Mask(4, bidirectional=True),
+            "LSTM node 'lstm.l0'.*reads the sequence from its end",
+        ),
+        "mean over time": (
+            lambda: along(nn.AdaptiveAvgPool1d(1)),
+            "runs over time",
+        ),
+        "instance norm": (lambda: along(nn.InstanceNorm1d(4)), "InstanceNormalization runs over"),
+        "attention": (sequence.Attention, "MatMul node .* multiplies frames by other frames"),
+        "reflect padding": (
+            lambda: along(nn.ReflectionPad1d((2, 0))),
+            "pads the sequence by its own frames",
+        ),
+        "interpolated": (
+            lambda: along(nn.Upsample(scale_factor=2, mode="linear")),
+            "interpolates between frames",
+        ),
+        "frames by unfold": (sequence.UnfoldedFrames, "computes with the number of frames"),
+    }.items()
 }

@@ -13,10 +13,12 @@ from torch.nn.utils.parametrizations import weight_norm
 class Mask(nn.Module):
     """A stage of DTLN: LSTMs that give a mask for `[batch, time, features]`."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, *, bidirectional: bool = False) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(features, 6, num_layers=2, batch_first=True)
-        self.out = nn.Linear(6, features)
+        self.lstm = nn.LSTM(
+            features, 6, num_layers=2, batch_first=True, bidirectional=bidirectional
+        )
+        self.out = nn.Linear(12 if bidirectional else 6, features)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.out(self.lstm(x)[0]))

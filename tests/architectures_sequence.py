@@ -145,16 +145,38 @@ class ContextByEnds(nn.Module):
         return self.lstm(torch.cat([before, x, behind], dim=-1))[0]
 
 
-class Unfolded(nn.Module):
-    """Samples in frames by `unfold`, a window over each, a GRU."""
+class UnfoldedFrames(nn.Module):
+    """Each frame joined to the two before it by `unfold`, which ONNX writes as places to look up."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("window", torch.hann_window(8))
-        self.gru = nn.GRU(8, 4, batch_first=True)
+        self.gru = nn.GRU(12, 4, batch_first=True)
 
-    def forward(self, samples: Tensor) -> Tensor:
-        return self.gru(samples.unfold(1, 8, 4) * self.window)[0]
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(F.pad(x, (0, 0, 2, 0)).unfold(1, 3, 1).flatten(2))[0]
+
+
+class Behind(nn.Module):
+    """A layer over `[batch, features, time]` behind a GRU."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.gru, self.layer = nn.GRU(4, 4, batch_first=True), layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.gru(x)[0].transpose(1, 2)).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Every frame of a GRU attends to all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.out = nn.GRU(4, 4, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.gru(x)[0]
+        return self.out((y @ y.transpose(1, 2) / 2).softmax(-1) @ y)
 
 
 class Stacked(nn.Module):

@@ -47,7 +47,7 @@ class Lift:
         dims = (memory.shapes.batch, rows, size) if rows > 1 else (batch, size)
         for place, kind in enumerate(kinds, start=FIRST_STATE):
             initial = initial_state(memory, node, place, dims)
-            taken, kept = memory.take(node, kind, dims, "float32", initial=initial)
+            taken, kept = memory.take(node, kind, dims, memory.dtype(x), initial=initial)
             node.replace_input_with(place, _laid(memory, node, taken, (1, -1, size), rows))
             after = node.outputs[place - FIRST_STATE + 1]
             given = _laid(memory, node, after, (-1, rows, size), rows)

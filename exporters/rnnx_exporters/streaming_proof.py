@@ -24,28 +24,37 @@ from rnnx_runtime.stream import Stream
 Array = npt.NDArray[Any]
 
 _CHUNKINGS = 3
+_LEAST_SNR_DB = 30.0  # between roundings of 8 bits
 
 
 def prove_streaming(offline: ir.Model, path: Path, contract: Contract) -> None:
     """Run the streaming artifact at `path`, in random chunks, against the offline graph.
+
+    DynamicQuantizeLSTM rounds by the range of a call's input, so chunks of it are rounded
+    otherwise than the whole; there the difference must be 30 dB below the output.
 
     Raises:
         NotStreamableError: they differ, or a frame reaches an output before it may.
     """
     rng = np.random.default_rng(0)
     model, session = Model(path), session_of(offline)
-    proven = 0
+    proven, failure = 0, "it is defined at none of them"
     for batch, frames in _sizes(contract, _clocks(offline, contract)):
         feeds = random_inputs(contract, rng, batch=batch, frames=frames)
-        expected = _run_offline(session, feeds, contract)
-        if expected is None:
+        try:
+            expected = _run_offline(session, feeds, contract)
+        except Exception as error:  # onnxruntime raises many unrelated classes
+            failure = str(error)
             continue
         proven = max(proven, frames)
         for _ in range(_CHUNKINGS):
             chunks = _in_chunks(model.stream(batch=batch), feeds, rng)
             _hold_stream(contract, chunks, expected)
     if not proven:
-        raise _untimely("the offline graph runs at none of the lengths that were tried")
+        raise NotStreamableError(
+            f"the offline graph runs at none of the lengths that were tried: {failure}",
+            hint="Run it in onnxruntime first; that runs recurrent operators in float32.",
+        )
     _hold_causality(session, contract, proven, rng)
 
 
@@ -83,11 +92,8 @@ def _sizes(contract: Contract, clocks: Collection[Clock]) -> Iterator[tuple[int,
 
 def _run_offline(
     session: ort.InferenceSession, feeds: Mapping[str, Array], contract: Contract
-) -> dict[str, Array] | None:
-    """The offline graph's outputs by name, its own initial states at zero; None if it cannot run.
-
-    A network may need more frames than these, or a number that a stride divides.
-    """
+) -> dict[str, Array]:
+    """The offline graph's outputs by name, its own initial states at zero."""
     batch = next(
         (feeds[p.name].shape[p.batch_axis] for p in contract.inputs if p.batch_axis is not None), 1
     )
@@ -97,11 +103,7 @@ def _run_offline(
         if node.name not in feeds
     }
     names = [port.name for port in contract.outputs]
-    try:
-        results = session.run(names, {**feeds, **zeros})
-    except Exception:  # onnxruntime raises many unrelated classes
-        return None
-    return dict(zip(names, results, strict=True))
+    return dict(zip(names, session.run(names, {**feeds, **zeros}), strict=True))
 
 
 def _in_chunks(
@@ -139,12 +141,27 @@ def _hold_stream(
     contract: Contract, actual: Mapping[str, Array], expected: Mapping[str, Array]
 ) -> None:
     for port in contract.outputs:
-        found = compare(actual[port.name], expected[port.name])
-        if not found.passed:
-            raise _untimely(
-                f"fed in chunks, output {port.name!r} differs from the whole sequence:"
-                f" {found.reason or f'by {found.max_abs:.2e}'} at index {list(found.index or ())}"
-            )
+        got, wanted = actual[port.name], expected[port.name]
+        found = compare(got, wanted)
+        if found.passed or (_by_ranges(contract) and _snr_db(got, wanted) >= _LEAST_SNR_DB):
+            continue
+        raise _untimely(
+            f"fed in chunks, output {port.name!r} differs from the whole sequence:"
+            f" {found.reason or f'by {found.max_abs:.2e}'} at index {list(found.index or ())}"
+        )
+
+
+def _by_ranges(contract: Contract) -> bool:
+    """Whether an operator scales its input by the range of a whole call, so that chunks differ."""
+    return "DynamicQuantizeLSTM" in contract.operators
+
+
+def _snr_db(actual: Array, expected: Array) -> float:
+    """The power of what is expected over that of the difference, in dB."""
+    if actual.shape != expected.shape or not np.isfinite(actual).all():
+        return -np.inf
+    signal, noise = np.square(expected).sum(), np.square(actual - expected).sum()
+    return float(10 * np.log10(signal / noise)) if noise else np.inf
 
 
 def _hold_causality(
@@ -153,7 +170,8 @@ def _hold_causality(
     """A changed frame must change no output frame before it may, and must change something.
 
     The change is a loud value, not NaN: onnxruntime's GRU and LSTM clamp NaN away in their gates.
-    As many frames are changed as a chunk is a multiple of: a stride may leave single ones out.
+    All frames behind it are changed, too: a stride may leave it out, and a value at the end of the
+    sequence may have forgotten it.
     """
     timed = [port for port in contract.inputs if port.time_axis is not None]
     reached = [_probe(session, contract, port, frames, rng) for port in timed]
@@ -172,31 +190,29 @@ def _probe(
     rng: np.random.Generator,
 ) -> bool:
     """Whether a changed frame of an input changes any output."""
-    step = contract.chunk_multiple
-    at = min(contract.first_chunk + 4 * step, frames - 1)
+    at = min(contract.first_chunk + 4 * contract.chunk_multiple, frames - 1)
     feeds = random_inputs(contract, rng, batch=1, frames=frames)
-    loud = {**feeds, port.name: _loud(port, feeds[port.name], slice(at, at + step))}
+    loud = {**feeds, port.name: _loud(port, feeds[port.name], at)}
     quiet, other = _run_offline(session, feeds, contract), _run_offline(session, loud, contract)
-    assert quiet is not None  # it ran at this length before
-    assert other is not None
     reached = False
     for out in contract.outputs:
         changed = _changed(out.time_axis, quiet[out.name], other[out.name])
         reached = reached or bool(changed)
         early = [frame for frame in changed if out.sees(frame)[1] < at]
-        if out.time_axis is not None and early:
+        # A loud frame widens the range that the others are rounded by.
+        if out.time_axis is not None and early and not _by_ranges(contract):
             raise _untimely(f"frame {at} of {port.name!r} reaches frame {early[0]} of {out.name!r}")
     return reached
 
 
-def _loud(port: Port, value: Array, where: slice) -> Array:
-    """`value` with another content at some frames."""
+def _loud(port: Port, value: Array, at: int) -> Array:
+    """`value` with another content from a frame on."""
     loud = value.copy()
     frames = np.moveaxis(loud, port.time_axis or 0, 0)
     if value.dtype.kind == "f":
-        frames[where] = 30
+        frames[at:] = 30
     else:
-        frames[where] = (frames[where] + 1) % (port.num_embeddings or 2)
+        frames[at:] = (frames[at:] + 1) % (port.num_embeddings or 2)
     return loud
 
 

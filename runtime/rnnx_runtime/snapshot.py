@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rnnx_runtime.contract import DTYPES
+from rnnx_runtime.chunks import fed_after
+from rnnx_runtime.contract import DTYPES, Contract
 from rnnx_runtime.errors import StreamError
 
 MAGIC = b"RNNXSNAP"
@@ -73,6 +74,43 @@ def unpack(data: bytes) -> Snapshot:
         return _parse(body)
     except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
         raise _damaged(f"{type(error).__name__}: {error}") from error
+
+
+def hold(taken: Snapshot, contract: Contract, batch: int) -> None:
+    """Refuse a snapshot that a stream of `batch` sequences cannot go on from.
+
+    Raises:
+        StreamError: it belongs to another artifact or batch, or its arrays do not fit.
+    """
+    if taken.fingerprint != contract.fingerprint:
+        raise StreamError("the snapshot was taken from another artifact")
+    if taken.batch != batch:
+        raise StreamError(
+            f"the snapshot holds {taken.batch} sequences, this stream {batch}",
+            hint=f"Open the stream with batch={taken.batch}.",
+        )
+    found = {name: (str(value.dtype), value.shape) for name, value in taken.arrays.items()}
+    if found != _expected(taken, contract):
+        raise StreamError("the snapshot's states do not fit this artifact")
+
+
+def _expected(taken: Snapshot, contract: Contract) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The dtypes and shapes of what a stream remembers after so many frames.
+
+    A readout may be missing: it has no value before the first run.
+    """
+    fed = fed_after(contract, taken.position)
+    held = [(f"held.{port.name}", port) for port in contract.inputs if taken.position]
+    outputs = [(port.name, port) for port in contract.outputs]
+    read = [(name, p) for name, p in outputs if p.time_axis is None and name in taken.arrays]
+    shapes = {
+        name: (port.dtype, port.shape(batch=taken.batch, frames=taken.position - fed))
+        for name, port in held + read
+    }
+    for state in contract.states:
+        start = state.start(batch=taken.batch).shape
+        shapes[state.name] = state.dtype, state.shape(batch=taken.batch) if fed else start
+    return shapes
 
 
 def _verified(data: bytes) -> bytes:

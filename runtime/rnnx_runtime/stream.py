@@ -4,14 +4,12 @@ States are never aliased: each state has two buffers, and two bindings are used 
 the first and writing the second, the other the reverse. A run that fails has written only buffers
 that hold nothing, so the stream is where it was.
 
-The first run takes `first_chunk` frames or more, every other one a multiple of `chunk_multiple`;
-frames that are too few for that are held. So caches have one length from the first run on, and
-buffers stay bound.
+Frames that are too few for a run are held (`chunks`). So caches have one length from the first run
+on, and buffers stay bound.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rnnx_runtime import snapshot
+from rnnx_runtime import chunks, snapshot
 from rnnx_runtime.binding import Bound, Result, allocate
 from rnnx_runtime.contract import Port
 from rnnx_runtime.errors import ArtifactError, InputError, StreamError
@@ -124,7 +122,7 @@ class Stream:
         """
         if self._flushed:
             raise StreamError("the stream was flushed before", hint="Call reset() first.")
-        frames = self._frames_to_the_end() - self._fed
+        frames = chunks.frames_to_the_end(self.model.contract, self.position) - self._fed
         results = self._run_to_the_end(frames) if frames > 0 and self.position else self._idle()
         self._flushed = True
         return results
@@ -162,15 +160,7 @@ class Stream:
                 is as it was.
         """
         taken = snapshot.unpack(data)
-        contract = self.model.contract
-        if taken.fingerprint != contract.fingerprint:
-            raise StreamError("the snapshot was taken from another artifact")
-        if taken.batch != self.batch:
-            raise StreamError(
-                f"the snapshot holds {taken.batch} sequences, this stream {self.batch}",
-                hint=f"Open the stream with batch={taken.batch}.",
-            )
-        self._hold_memory(taken.arrays, taken.position)
+        snapshot.hold(taken, self.model.contract, self.batch)
         self._adopt(taken.arrays, taken.position, taken.flushed)
 
     def states(self) -> dict[str, Array]:
@@ -200,47 +190,28 @@ class Stream:
     @property
     def _fed(self) -> int:
         """Frames that went through the network."""
-        return self._fed_after(self.position)
-
-    def _fed_after(self, position: int) -> int:
-        """How many of so many frames go through the network; the rest is held."""
-        contract = self.model.contract
-        more = position - contract.first_chunk
-        return 0 if more < 0 else position - more % contract.chunk_multiple
+        return chunks.fed_after(self.model.contract, self.position)
 
     def _admit(self, x: Array | Mapping[str, Array]) -> Result:
         """Hold `x` against the contract, behind what is held; run what is ready of it."""
-        arrays = fit_inputs(self.model.contract, x)
+        contract = self.model.contract
+        arrays = fit_inputs(contract, x)
         frames = self._frames(arrays)
         if frames == 0:
             return self._idle()
         if self.strict:
             self._refuse_not_finite(arrays)
-        arrays = self._joined(arrays)
-        ready = self._fed_after(self.position + frames) - self._fed
-        results = self._run(self._cut(arrays, 0, ready), ready) if ready else self._idle()
+        if self._last is None and self._held:
+            arrays = chunks.in_a_row(contract.inputs, [self._held, arrays])
+        ready = chunks.fed_after(contract, self.position + frames) - self._fed
+        whole = chunks.cut(contract.inputs, arrays, 0, ready)
+        results = self._run(whole, ready) if ready else self._idle()
         self.position += frames
-        self._held = {x: part.copy() for x, part in self._cut(arrays, ready, None).items()}
-        alike = (
-            self._only_frames and self._fed == self.position and self.model.contract.chunk is None
-        )
+        left = chunks.cut(contract.inputs, arrays, ready, None)
+        self._held = {x: part.copy() for x, part in left.items()}
+        alike = self._only_frames and self._fed == self.position and contract.chunk is None
         self._last = self._bound.get(ready) if alike else None
         return results
-
-    def _joined(self, arrays: dict[str, Array]) -> dict[str, Array]:
-        """The frames that are held, and behind them the new ones."""
-        held = self._held if self._last is None else {}
-        return {
-            port.name: arrays[port.name]
-            if port.time_axis is None or port.name not in held
-            else np.concatenate([held[port.name], arrays[port.name]], port.time_axis)
-            for port in self.model.contract.inputs
-        }
-
-    def _cut(self, arrays: Mapping[str, Array], start: int, stop: int | None) -> dict[str, Array]:
-        """The frames from `start` to `stop` of every input that has frames."""
-        ports = self.model.contract.inputs
-        return {port.name: _frames_of(port, arrays[port.name], start, stop) for port in ports}
 
     def _run(self, arrays: Mapping[str, Array], frames: int) -> Result:
         """Run over frames that are ready: at first with caches of their own lengths, then bound."""
@@ -273,23 +244,16 @@ class Stream:
         bound, parts = self._bound_for(chunk), []
         try:
             for start in range(0, frames, chunk):
-                bound.fill(self._cut(arrays, start, start + chunk))
-                masks = (self._mask(p, fed + start, chunk, length) for p in contract.masks)
+                bound.fill(chunks.cut(contract.inputs, arrays, start, start + chunk))
+                masks = (chunks.mask(p, fed + start, chunk, length) for p in contract.masks)
                 bound.mask(*masks)
-                self._run_bound(bound)
-                parts.append(self._of_the_sequence(bound.outputs, fed + start, length))
+                bound.run(self._side)
+                self._side ^= 1
+                parts.append(chunks.of_the_sequence(contract, bound.outputs, fed + start, length))
         except InputError:
             self._put_states(before)
             raise
-        return self._keep_readouts(self._in_a_row(parts))
-
-    def _in_a_row(self, parts: list[dict[str, Array]]) -> dict[str, Array]:
-        return {
-            port.name: parts[-1][port.name]
-            if port.time_axis is None
-            else np.concatenate([part[port.name] for part in parts], port.time_axis)
-            for port in self.model.contract.outputs
-        }
+        return self._keep_readouts(chunks.in_a_row(contract.outputs, parts))
 
     def _run_bound(self, bound: Bound) -> Result:
         results = bound.run(self._side)
@@ -304,61 +268,26 @@ class Stream:
         """Every output and state after `frames` more frames; `length` is that of the sequence."""
         contract = self.model.contract
         states = {f"{name}_in": value for name, value in self.states().items()}
-        masks = {p.name: self._mask(p, self._fed, frames, length) for p in contract.masks}
+        masks = {p.name: chunks.mask(p, self._fed, frames, length) for p in contract.masks}
         names = [port.name for port in contract.outputs]
         names += [state.output_name for state in contract.states]
         return run_session(self.model, names, {**arrays, **states, **masks})
 
-    def _mask(self, port: Port, fed: int, frames: int, length: int | None) -> Array:
-        """Which of the frames a wire gets in a run, after `fed` frames, are of the sequence."""
-        here = np.arange(_count(port, fed), _count(port, fed + frames)) - port.skip
-        inside = here >= 0
-        if length is not None:
-            inside &= here < port.length(length)
-        return inside.reshape(port.shape(batch=self.batch, frames=len(inside)))
-
-    def _of_the_sequence(
-        self, outputs: Mapping[str, Array], fed: int, length: int | None
-    ) -> dict[str, Array]:
-        """Copies of a run's outputs, without frames before the sequence or behind it."""
-        cut = {}
-        for port in self.model.contract.outputs:
-            before = _count(port, fed) - port.skip
-            stop = None if length is None else max(0, port.length(length) - before)
-            cut[port.name] = _frames_of(port, outputs[port.name], max(0, -before), stop).copy()
-        return cut
-
-    def _frames_to_the_end(self) -> int:
-        """How many frames must have gone in until all frames of the sequence have come out."""
-        contract = self.model.contract
-        frames, multiple = max(self._fed, contract.first_chunk), contract.chunk_multiple
-        ends = (*contract.outputs, *contract.masks)
-        # From the first chunk on, a count grows evenly: by `1 / stride` for every frame.
-        chunks = (
-            (port.length(self.position) + port.skip - port.count(frames)) * port.stride / multiple
-            for port in ends
-            if port.time_axis is not None
-        )
-        return frames + multiple * max(0, 0, *map(math.ceil, chunks))
-
     def _run_to_the_end(self, frames: int) -> Result:
         """Run over what is held and so many zeros that the last frame of the sequence comes out."""
         contract = self.model.contract
-        held = self._kept_inputs()
-        arrays = {
-            port.name: held[port.name]
-            if port.time_axis is None
-            else _lengthened(held[port.name], port.time_axis, frames)
-            for port in contract.inputs
-        }
+        arrays = chunks.lengthened(contract.inputs, self._kept_inputs(), frames)
         if contract.chunk is not None:
             return self._run_chunks(arrays, frames, self.position)
         results = self._run_unbound(arrays, frames, self.position)
-        return self._keep_readouts(self._of_the_sequence(results, self._fed, self.position))
+        whole = chunks.of_the_sequence(contract, results, self._fed, self.position)
+        return self._keep_readouts(whole)
 
     def _kept_inputs(self) -> dict[str, Array]:
         """The frames that are held, and the inputs without frames as they were given last."""
-        return self._held if self._last is None else self._cut(self._last.inputs, 0, 0)
+        if self._last is None:
+            return self._held
+        return chunks.cut(self.model.contract.inputs, self._last.inputs, 0, 0)
 
     def _keep_readouts(self, results: Mapping[str, Array]) -> Result:
         self._readouts = {name: results[name].copy() for name in self._readout_names}
@@ -409,36 +338,6 @@ class Stream:
         held = {f"held.{name}": value.copy() for name, value in self._kept_inputs().items()}
         return self.states() | held | {name: x.copy() for name, x in self._readouts.items()}
 
-    def _hold_memory(self, arrays: Mapping[str, Array], position: int) -> None:
-        found = {name: (str(value.dtype), value.shape) for name, value in arrays.items()}
-        if found != self._expected(arrays, position):
-            raise StreamError("the snapshot's states do not fit this artifact")
-
-    def _expected(
-        self, arrays: Mapping[str, Array], position: int
-    ) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """The dtypes and shapes of what a stream remembers after so many frames.
-
-        A readout may be missing: it has no value before the first run.
-        """
-        contract, batch = self.model.contract, self.batch
-        fed = self._fed_after(position)
-        expected = {
-            state.name: (
-                state.dtype,
-                state.shape(batch=batch) if fed else state.start(batch=batch).shape,
-            )
-            for state in contract.states
-        }
-        kept = contract.inputs if position else ()
-        read = (p for p in contract.outputs if p.time_axis is None and p.name in arrays)
-        named = [(f"held.{port.name}", port) for port in kept]
-        named += [(port.name, port) for port in read]
-        return expected | {
-            name: (port.dtype, port.shape(batch=batch, frames=position - fed))
-            for name, port in named
-        }
-
     def _adopt(self, arrays: Mapping[str, Array], position: int, flushed: bool) -> None:
         names = [port.name for port in self.model.contract.inputs]
         self._held = {x: arrays[f"held.{x}"] for x in names if f"held.{x}" in arrays}
@@ -447,22 +346,3 @@ class Stream:
         self._readouts = {name: arrays[name] for name in self._readout_names if name in arrays}
         if self._fed:
             self._put_states({s.name: arrays[s.name] for s in self.model.contract.states})
-
-
-def _count(port: Port, fed: int) -> int:
-    """The frames that a wire has had after so many input frames."""
-    return port.count(fed) if fed else 0
-
-
-def _frames_of(port: Port, array: Array, start: int, stop: int | None) -> Array:
-    """The frames from `start` to `stop`; all of an array without frames."""
-    if port.time_axis is None:
-        return array
-    return array[(slice(None),) * port.time_axis + (slice(start, stop),)]
-
-
-def _lengthened(array: Array, axis: int, frames: int) -> Array:
-    """The array with zeros behind it, so that it has so many frames."""
-    missing = [(0, 0)] * array.ndim
-    missing[axis] = (0, frames - array.shape[axis])
-    return np.pad(array, missing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,20 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import rnnx
-from architectures import ARCHITECTURES, Architecture
+from architectures import ARCHITECTURES, REFUSED, Architecture
 from exportable import Array
 
 TOLERANCE = 2e-5
-QUICK = ("dtln",)
+QUICK = (
+    "conv-tasnet, channel norm",
+    "classifier",
+    "context by shifts",
+    "heads",
+    "pools",
+    "slow and fast",
+    "sub-bands",
+    "unbatched",
+)
 
 
 @pytest.mark.parametrize(
@@ -33,12 +43,33 @@ def test_a_stream_equals_torch_in_float64(tmp_path: Path, name: str) -> None:
     export(architecture, module, path)
     exact, model = copy.deepcopy(module).double(), rnnx.Model(path)
     rng = np.random.default_rng(0)
-    for batch in batches(architecture):
-        for frames in architecture.lengths:
-            args = architecture.arguments(batch, frames, seed=frames)
-            wanted = [value.numpy() for value in pytree.tree_leaves(exact(*args))]
-            for cuts in cuttings(frames, rng):
-                hold(streamed(model, architecture, args, cuts), wanted)
+    for batch, frames in product(batches(architecture), architecture.lengths):
+        args = architecture.arguments(batch, frames, seed=frames)
+        wanted = [value.numpy() for value in pytree.tree_leaves(exact(*args))]
+        for cuts in cuttings(frames, rng):
+            hold(streamed(model, architecture, args, cuts), wanted)
+
+
+def test_another_network_is_told_apart(tmp_path: Path) -> None:
+    """One weight is larger by a thousandth."""
+    architecture, path = ARCHITECTURES["mel"], tmp_path / "m.onnx"
+    module = architecture.module()
+    export(architecture, module, path)
+    other, args = copy.deepcopy(module).double(), architecture.arguments(3, 24)
+    other.get_parameter("gru.weight_ih_l0")[0, 0] += 1e-3
+    with pytest.raises(AssertionError):
+        hold(streamed(rnnx.Model(path), architecture, args, [7]), [other(*args).numpy()])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_needs_the_whole_sequence_is_refused(tmp_path: Path, name: str) -> None:
+    architecture, message = REFUSED[name]
+    with pytest.raises(rnnx.NotStreamableError, match=message) as caught:
+        export(architecture, architecture.module(), tmp_path / "m.onnx")
+    assert caught.value.hint
+    assert "fault in rnnx" not in str(caught.value.hint)
+    assert list(tmp_path.iterdir()) == []
 
 
 def export(architecture: Architecture, module: nn.Module, path: Path) -> rnnx.Contract:
@@ -64,16 +95,12 @@ def streamed(
     """All that the stream gives of `args`, fed in pieces and flushed."""
     contract = model.contract
     ports = {port.name: port for port in contract.inputs}
-    pieces: dict[str, list[Array]] = {name: [] for name in ports}
+    pieces: dict[str, list[Array]] = {}
     for (name, axes), value in zip(architecture.axes.items(), args, strict=True):
-        array = value.numpy()
-        array = array.astype(ports[name].dtype)
-        axis = ports[name].time_axis
+        array, axis = value.numpy().astype(ports[name].dtype), ports[name].time_axis
         pieces[name] = [array] * (len(cuts) + 1) if axis is None else np.split(array, cuts, axis)
-    batch = next((len(args[0]) for port in contract.inputs if port.batch_axis == 0), 1)
     first = contract.inputs[0]
-    batch = args[0].shape[first.batch_axis] if first.batch_axis is not None else 1
-    stream = model.stream(batch=batch)
+    stream = model.stream(batch=1 if first.batch_axis is None else args[0].shape[first.batch_axis])
     results = [
         stream.feed({name: parts[place] for name, parts in pieces.items()})
         for place in range(len(cuts) + 1)

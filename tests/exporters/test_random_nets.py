@@ -17,7 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import rnnx
-from random_nets import BREAKING, Net, broken_networks, networks, save
+from net_breaking import BREAKING
+from net_wires import Net
+from random_nets import broken_networks, networks, save
 from rnnx_exporters import memory, streaming
 from rnnx_runtime.samples import random_inputs
 
@@ -102,8 +104,9 @@ def hold_streams(net: Net, model: rnnx.Model, offline: Offline, seed: int) -> fl
 
 
 def chunkings(frames: int, rng: np.random.Generator) -> Iterator[Sequence[int]]:
-    """Frame by frame, all at once, and at random."""
-    yield [1] * frames
+    """Frame by frame at first, all at once, and at random."""
+    single = min(frames, 40)
+    yield [1] * single + [frames - single] * (frames > single)
     yield [frames]
     ends = np.unique(rng.integers(0, frames, rng.integers(1, 9)))
     yield np.diff([0, *ends, frames]).tolist()

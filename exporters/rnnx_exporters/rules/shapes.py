@@ -254,12 +254,9 @@ def _counted_axis(node: ir.Node, frames: Frames, asked: Fact) -> int | None:
     if before.shape is None or after.shape is None or sum(asked.flags) != 1 or asked.plus:
         return None
     place = asked.flags.index(True)
-    ahead = [
-        [str(dim) for dim in dims if dim != 1]
-        for dims in (before.shape[: frames.axis], after.shape[:place])
-    ]
-    same = ahead[0] == ahead[1] and asked.clock.length == frames.clock.length
-    return place if same else None
+    if _elements(before.shape[: frames.axis]) != _elements(after.shape[:place]):
+        return None
+    return place if asked.clock.length == frames.clock.length else None
 
 
 def _kept_axis(node: ir.Node, frames: Frames) -> int | None:
@@ -344,7 +341,7 @@ def _split_rows(node: ir.Node, frames: Frames, rows: Rows) -> tuple[Frames, _Ask
     assert after.shape is not None
     rest = [dim for dim in after.shape[2:] if isinstance(dim, int)]
     per_row = tuple(node.inputs[0].shape or ())[1:] if node.inputs[0] else ()
-    if len(rest) != rank(after) - 2 or frames.axis != 0 or prod(rest) != _product(per_row):
+    if len(rest) != rank(after) - 2 or frames.axis != 0 or _elements(rest) != _elements(per_row):
         raise Refused(_MERGES, _KEEP_TIME)
     if isinstance(after.shape[rows.time], int):
         raise Refused(_MERGES, _KEEP_TIME)
@@ -352,8 +349,10 @@ def _split_rows(node: ir.Node, frames: Frames, rows: Rows) -> tuple[Frames, _Ask
     return Frames(rows.time, frames.clock), lambda memory, node: sizes
 
 
-def _product(dims: Sequence[int | ir.SymbolicDim]) -> int:
-    return prod(dim if isinstance(dim, int) else -1 for dim in dims)
+def _elements(dims: Sequence[int | ir.SymbolicDim]) -> tuple[int, int]:
+    """How many of the sizes are free, and the product of the others."""
+    fixed = [dim for dim in dims if isinstance(dim, int)]
+    return len(dims) - len(fixed), prod(fixed)
 
 
 def _with_ends(node: ir.Node, facts: list[Fact], axis: int) -> Planned:

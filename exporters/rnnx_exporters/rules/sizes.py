@@ -33,6 +33,8 @@ def expand(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
         return laid_out(frames, sizes)
     before, after = node.inputs[0], node.outputs[0]
     axis = frames.axis + rank(after) - rank(before)
+    if sizes is None and _fixed(node, axis - rank(after)):
+        raise Refused("it expands the frames to a fixed length")
     if isinstance(sizes, Length) and _others(sizes, axis, rank(after)):
         raise Refused("it lays the frames out along a second axis that counts frames")
     return Planned([replace(frames, axis=axis)], [Sizes(node, partial(_expanded, frames, axis))])
@@ -99,6 +101,14 @@ def _flags(value: ir.Value, fact: Fact) -> tuple[bool, ...]:
     if fact is not None or value.shape is None or not isinstance(value.shape[0], int):
         raise Refused("it joins sizes with something else")
     return (False,) * value.shape[0]
+
+
+def _fixed(node: ir.Node, behind: int) -> bool:
+    """Whether a constant asks for other than as many frames as there are."""
+    sizes = node.inputs[1]
+    tensor = None if sizes is None else ir.convenience.get_const_tensor(sizes)
+    asked = [] if tensor is None else tensor.numpy().reshape(-1).tolist()
+    return len(asked) >= -behind and asked[behind] != 1
 
 
 def _expanded(frames: Frames, axis: int, memory: Memory, node: ir.Node) -> list[Size]:
