@@ -101,9 +101,7 @@ def _count_wires(model: ir.Model) -> None:
             axes.update({name: (value, axis) for name, axis in free if name != "None"})
 
 
-def _count_along(
-    model: ir.Model, node: ir.Node, axes: Mapping[str, tuple[ir.Value, int]]
-) -> None:
+def _count_along(model: ir.Model, node: ir.Node, axes: Mapping[str, tuple[ir.Value, int]]) -> None:
     shape = node.outputs[0].shape
     found = axes.get(str(shape[0])) if shape is not None else None
     numbers = [ir.convenience.get_const_tensor(node.inputs[place]) for place in (0, 2)]

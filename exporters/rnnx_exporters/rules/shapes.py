@@ -243,7 +243,9 @@ def _reshaped(node: ir.Node, frames: Frames, asked: Fact) -> tuple[Frames, _Aske
     """The fact behind a reshape, and the sizes that it asks for in a stream."""
     if frames.rows is not None:
         kept = _kept_rows(node)
-        return (frames, lambda memory, node: kept) if kept else _split_rows(node, frames, frames.rows)
+        return (
+            (frames, lambda memory, node: kept) if kept else _split_rows(node, frames, frames.rows)
+        )
     axis = _counted_axis(node, frames, asked)
     axis = _kept_axis(node, frames) if axis is None else axis
     if axis is None:
