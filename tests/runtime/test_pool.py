@@ -1,4 +1,4 @@
-"""Streams of a pool equal streams alone: in any order, at any pace, whatever their neighbours do."""
+"""Streams of a pool equal streams alone: in any order, at any pace, whatever their neighbours."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def named(model: Model, result: Array | dict[str, Array]) -> dict[str, Array]:
 
 
 def hold(model: Model, parts: list[Array | dict[str, Array]], x: Array) -> None:
-    """What a stream alone gives: bit for bit, but for convolutions, which round by their lengths."""
+    """What a stream alone gives: bit for bit; convolutions round by their lengths."""
     alone = model.stream()
     expected = [named(model, part) for part in (alone.feed(x), alone.flush())]
     for port in model.contract.outputs:
