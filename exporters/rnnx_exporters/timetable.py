@@ -95,7 +95,7 @@ def _row(value: ir.Value, frames: Frames, memory: Memory) -> Row:
         module="" if node is None else node.metadata_props.get(MODULE_KEY, ""),
         axis=frames.axis,
         stride=str(clock.stride),
-        delay=float(memory.first_chunk - memory.count(clock) * clock.stride),
+        delay=float(clock.lag(memory.past or memory.first_chunk) * clock.stride),
         first=None if clock.first is None else float(clock.first),
         last=float(clock.last),
     )
