@@ -21,7 +21,7 @@ from rnnx_exporters.streaming_proof import prove_streaming
 from rnnx_exporters.tidy import recurrent_nodes
 from rnnx_exporters.timeline import Fact, Frames, Length, Plan, Refused, follow, refuse
 from rnnx_exporters.timetable import note
-from rnnx_exporters.wire_shapes import WireShapes
+from rnnx_exporters.wire_shapes import WireShapes, forget_shapes
 from rnnx_runtime.contract import METADATA_KEY, Contract, Dims, Port
 from rnnx_runtime.errors import NotStreamableError
 
@@ -105,7 +105,7 @@ def stream_graph(model: ir.Model, contract: Contract, chunk: int | None = None) 
     _carry_out(plan, memory)
     common.RemoveUnusedNodesPass()(model)
     _drop_state_inputs(model, contract)
-    _forget_shapes(model)
+    forget_shapes(model)
     left = {value.name for value in model.graph.inputs}
     outputs = {value.name: value for value in model.graph.outputs}
     streaming = dataclasses.replace(
@@ -204,14 +204,6 @@ def _named_time(port: Port, value: ir.Value, frames: Frames, memory: Memory) -> 
     dims = (*port.dims[: frames.axis], name, *port.dims[frames.axis + 1 :])
     value.shape = ir.Shape(dims)
     return dims
-
-
-def _forget_shapes(model: ir.Model) -> None:
-    """Drop what is known of the wires inside: chunks have other sizes than sequences."""
-    kept = {*model.graph.inputs, *model.graph.outputs}
-    for node in model.graph:
-        for value in set(node.outputs) - kept:
-            value.shape = None
 
 
 def _refuse_old(model: ir.Model) -> None:
