@@ -85,9 +85,10 @@ def write_streaming(
         NotStreamableError: the network cannot run frame after frame, or the proof failed.
     """
     offline = model.clone()
+    clocks = follow(offline, {port.name: _fact(port) for port in contract.inputs}).clocks()
     contract = artifact.seal(model, stream_graph(model, contract, chunk))
     with artifact.writing(model, path) as beside:
-        prove_streaming(offline, beside, contract)
+        prove_streaming(offline, beside, contract, clocks)
     return contract
 
 
@@ -246,7 +247,7 @@ def _refuse_untimely(model: ir.Model, contract: Contract, facts: Mapping[ir.Valu
     merged = [name for name, f in known.items() if isinstance(f, Frames) and f.rows]
     if merged:
         raise NotStreamableError(
-            f"output {merged[0]!r} has one axis for time and batch",
+            f"output {merged[0]!r} has one axis for batch and time",
             hint="Reshape it to [batch, time, ...] again.",
         )
     if not any(isinstance(fact, Frames) for fact in known.values()) and not recurrent_nodes(model):

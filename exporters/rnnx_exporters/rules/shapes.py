@@ -293,14 +293,16 @@ def _with_ends(node: ir.Node, facts: list[Fact], axis: int) -> Planned:
 
 def _uniform(value: ir.Value | None) -> float:
     """The number that a constant is full of."""
-    seen = value
-    while seen is not None and (node := seen.producer()) is not None:
-        seen = _content(node)
-    content = None if seen is None else seen.const_value
-    numbers = set() if content is None else set(np.unique(content.numpy()).tolist())
+    if value is None:
+        raise Refused("the frames that it adds are computed", "Add frames of zeros.")
+    content = ir.convenience.get_const_tensor(value)
+    node = value.producer()
+    if content is None and node is not None:
+        return _uniform(_content(node))
+    numbers = np.unique(constant(value))
     if len(numbers) != 1:
         raise Refused("the frames that it adds are not all alike", "Add frames of zeros.")
-    return float(numbers.pop())
+    return float(numbers[0])
 
 
 def _content(node: ir.Node) -> ir.Value | None:
