@@ -61,6 +61,11 @@ class Clock:
         """Behind an operator that remembers every frame before."""
         return replace(self, first=None)
 
+    def without_end(self, frames: int) -> Clock:
+        """The same without so many frames at the end; a frame waits until it is none of them."""
+        length = self.length.then(addend=-frames)
+        return replace(self, count=self.count.least(length), length=length)
+
     def lag(self, frames: int) -> Fraction:
         """How many frames fewer than their share of so many input frames have come."""
         return frames / self.stride - self.count(frames)

@@ -32,6 +32,7 @@ class Window:
         left, right: how many frames of `fill` stand before the first and behind the last.
         fill: their content.
         place: which input it is.
+        cut: how many frames at the end of the sequence it leaves out.
         finish: changes the node, once it reads what is remembered: given the memory and how many
             frames behind the last window are left for the next call.
     """
@@ -45,6 +46,7 @@ class Window:
     right: int = 0
     fill: float = 0.0
     place: int = 0
+    cut: int = 0
 
     def keep(self, memory: Memory) -> int:
         """How many frames are left behind the last window for the next call."""
@@ -53,7 +55,7 @@ class Window:
     @property
     def clock(self) -> Clock:
         """The clock behind it."""
-        return self.frames.clock.window(
+        return self.frames.clock.without_end(self.cut).window(
             self.kernel, stride=self.stride, left=self.left, right=self.right
         )
 

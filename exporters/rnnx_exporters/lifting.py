@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from rnnx_exporters.memory import Memory
+from rnnx_exporters.tidy import recurrent_nodes
 from rnnx_exporters.timeline import Frames, refuse
 from rnnx_runtime.contract import Dims
 
@@ -40,20 +42,32 @@ class Lift:
         x = node.inputs[0]
         assert x is not None
         batch = memory.dims(x, self.frames)[1]
+        rows = memory.shapes.rows(batch)
+        # Where the batch is merged with another axis, each sequence has a state for each row.
+        dims = (memory.shapes.batch, rows, size) if rows > 1 else (batch, size)
         for place, kind in enumerate(kinds, start=FIRST_STATE):
-            dims, axis = (batch, size), memory.constant(0)
             initial = initial_state(memory, node, place, dims)
             taken, kept = memory.take(node, kind, dims, memory.dtype(x), initial=initial)
-            node.replace_input_with(place, memory.insert(node, "Unsqueeze", [taken, axis]))
+            node.replace_input_with(place, _laid(memory, node, taken, (1, -1, size), rows))
             after = node.outputs[place - FIRST_STATE + 1]
-            squeezed = memory.insert(node, "Squeeze", [after, axis])
-            memory.give(kept, _begun(memory, node, self.frames, squeezed, taken))
+            given = _laid(memory, node, after, (-1, rows, size), rows)
+            memory.give(kept, _begun(memory, node, self.frames, given, taken))
 
     def _complete_outputs(self, kinds: int, name: str) -> None:
         """Give the node all its state outputs; an exporter may have left out unused ones."""
         self.node.resize_outputs(1 + kinds)
         for value, letter in zip(self.node.outputs, _NAMES, strict=False):
             value.name = value.name or f"{name}.{letter}"
+
+
+def _laid(
+    memory: Memory, node: ir.Node, value: ir.Value, sizes: tuple[int, int, int], rows: int
+) -> ir.Value:
+    """A state as the node takes it, or the reverse; `sizes` where each sequence has many rows."""
+    if rows > 1:
+        return memory.insert(node, "Reshape", [value, memory.constant(*sizes)])
+    op_type = "Unsqueeze" if sizes[0] == 1 else "Squeeze"
+    return memory.insert(node, op_type, [value, memory.constant(0)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +106,29 @@ def _begun(
     return memory.insert(node, "Where", [begun, after, before])
 
 
+def drop_zero_states(model: ir.Model) -> None:
+    """Leave out initial states of zeros, which are what a recurrent node starts from anyway."""
+    for node in recurrent_nodes(model):
+        for place in range(FIRST_STATE, min(len(node.inputs), FIRST_STATE + 2)):
+            if _is_zeros(node.inputs[place]):
+                node.replace_input_with(place, None)
+    common.RemoveUnusedNodesPass()(model)
+
+
+def _is_zeros(value: ir.Value | None) -> bool:
+    content = None if value is None else ir.convenience.get_const_tensor(value)
+    if content is not None:
+        return not np.any(content.numpy())
+    node = None if value is None else value.producer()
+    if node is None:
+        return False
+    if node.op_type == "ConstantOfShape":
+        fill = node.attributes.get("value")
+        return fill is None or not np.any(fill.as_tensor().numpy())
+    sources = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+    return node.op_type in _MOVES and all(map(_is_zeros, sources))
+
+
 def initial_state(memory: Memory, node: ir.Node, place: int, dims: Dims) -> npt.NDArray[Any] | None:
     """The state of shape `dims` before the first frame, of one sequence; None for zeros.
 
@@ -108,7 +145,7 @@ def initial_state(memory: Memory, node: ir.Node, place: int, dims: Dims) -> npt.
         )
     found = memory.shapes.constant(value)
     if node.op_type != "Scan":
-        found = found[0]  # the only direction
+        found = found[0].reshape(-1, *map(int, dims[1:]))  # of the only direction
     axis = memory.shapes.sequence_axis(dims)
     found = found[None] if axis is None else np.moveaxis(found, axis, 0)
     if np.any(found != found[:1]):

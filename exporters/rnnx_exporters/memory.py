@@ -171,6 +171,11 @@ class Memory:
         **start: Any,
     ) -> tuple[ir.Value, Kept]:
         """A new state of `node`, as a wire of shape `dims`, and what `give` needs to return it."""
+        if any(isinstance(dim, str) and dim != self.shapes.batch for dim in dims):
+            raise Refused(
+                "it remembers frames of a wire whose batch is merged with another axis",
+                "Give that axis to a 2-d convolution or pool, or let a recurrent layer remember.",
+            )
         # A state's first axis counts sequences.
         sequences = self.shapes.sequence_axis(dims, time_axis)
         leading = sequences is None

@@ -14,6 +14,7 @@ from onnx_ir.passes import common
 from rnnx_exporters import artifact
 from rnnx_exporters.describe import TIME, describe
 from rnnx_exporters.fixed_shapes import fix_shapes
+from rnnx_exporters.lifting import drop_zero_states
 from rnnx_exporters.memory import Memory
 from rnnx_exporters.rules.recurrent import SEQUENCE_LENS
 from rnnx_exporters.streaming_proof import prove_streaming
@@ -84,6 +85,7 @@ def write_streaming(
     Raises:
         NotStreamableError: the network cannot run frame after frame, or the proof failed.
     """
+    drop_zero_states(model)
     offline = model.clone()
     clocks = follow(offline, {port.name: _fact(port) for port in contract.inputs}).clocks()
     contract = artifact.seal(model, stream_graph(model, contract, chunk))
@@ -130,6 +132,7 @@ def planned(model: ir.Model, contract: Contract, chunk: int | None = None) -> tu
         NotStreamableError: the network cannot run frame after frame.
     """
     _refuse_old(model)
+    drop_zero_states(model)
     _refuse_state_names(model)
     _refuse_lengths(model)
     inputs = {port.name: _fact(port) for port in contract.inputs}

@@ -167,7 +167,8 @@ def _hold_causality(
     """A changed frame must change no output frame before it may, and must change something.
 
     The change is a loud value, not NaN: onnxruntime's GRU and LSTM clamp NaN away in their gates.
-    As many frames are changed as a chunk is a multiple of: a stride may leave single ones out.
+    All frames behind it are changed, too: a stride may leave it out, and a value at the end of the
+    sequence may have forgotten it.
     """
     timed = [port for port in contract.inputs if port.time_axis is not None]
     reached = [_probe(session, contract, port, frames, rng) for port in timed]
@@ -186,10 +187,9 @@ def _probe(
     rng: np.random.Generator,
 ) -> bool:
     """Whether a changed frame of an input changes any output."""
-    step = contract.chunk_multiple
-    at = min(contract.first_chunk + 4 * step, frames - 1)
+    at = min(contract.first_chunk + 4 * contract.chunk_multiple, frames - 1)
     feeds = random_inputs(contract, rng, batch=1, frames=frames)
-    loud = {**feeds, port.name: _loud(port, feeds[port.name], slice(at, at + step))}
+    loud = {**feeds, port.name: _loud(port, feeds[port.name], at)}
     quiet, other = _run_offline(session, feeds, contract), _run_offline(session, loud, contract)
     reached = False
     for out in contract.outputs:
@@ -202,14 +202,14 @@ def _probe(
     return reached
 
 
-def _loud(port: Port, value: Array, where: slice) -> Array:
-    """`value` with another content at some frames."""
+def _loud(port: Port, value: Array, at: int) -> Array:
+    """`value` with another content from a frame on."""
     loud = value.copy()
     frames = np.moveaxis(loud, port.time_axis or 0, 0)
     if value.dtype.kind == "f":
-        frames[where] = 30
+        frames[at:] = 30
     else:
-        frames[where] = (frames[where] + 1) % (port.num_embeddings or 2)
+        frames[at:] = (frames[at:] + 1) % (port.num_embeddings or 2)
     return loud
 
 

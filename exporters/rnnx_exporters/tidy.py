@@ -32,6 +32,7 @@ def tidy(model: ir.Model, symbols: Mapping[str, str]) -> int:
     fold_weights(model)
     optimizer.optimize_ir(model)
     _name_axes(model, symbols)
+    _count_wires(model)
     _strip(model)
     recognised = recognise(model)
     _name_recurrent(model)
@@ -83,6 +84,37 @@ def _name_axes(model: ir.Model, symbols: Mapping[str, str]) -> None:
     for value in _values(model):
         if value.shape is not None:
             value.shape = ir.Shape([_renamed(dim, symbols) for dim in value.shape])
+
+
+def _count_wires(model: ir.Model) -> None:
+    """Let every Range from 0 or 1 count along a wire of its length, if there is one before it.
+
+    torch computes sizes from those of the inputs, of which nobody can tell what they count.
+    """
+    axes: dict[str, tuple[ir.Value, int]] = {}
+    for node in list(model.graph):
+        if node.op_type == "Range":
+            _count_along(model, node, axes)
+            continue
+        for value in node.outputs:
+            free = [(str(d), i) for i, d in enumerate(value.shape or ()) if not isinstance(d, int)]
+            axes.update({name: (value, axis) for name, axis in free if name != "None"})
+
+
+def _count_along(model: ir.Model, node: ir.Node, axes: Mapping[str, tuple[ir.Value, int]]) -> None:
+    shape = node.outputs[0].shape
+    found = axes.get(str(shape[0])) if shape is not None else None
+    numbers = [ir.convenience.get_const_tensor(node.inputs[place]) for place in (0, 2)]
+    if found is None or any(n is None or n.dtype != ir.DataType.INT64 for n in numbers):
+        return
+    if numbers[1].numpy() != 1:
+        return
+    value, axis = found
+    size = ir.node("Shape", [value], {"start": axis, "end": axis + 1})
+    scalar = ir.node("Squeeze", size.outputs)
+    limit = ir.node("Add", [scalar.outputs[0], node.inputs[0]])
+    model.graph.insert_before(node, [size, scalar, limit])
+    node.replace_input_with(1, limit.outputs[0])
 
 
 def _renamed(dim: int | ir.SymbolicDim, symbols: Mapping[str, str]) -> int | str | None:

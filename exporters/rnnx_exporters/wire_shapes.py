@@ -93,11 +93,23 @@ class WireShapes:
         name = str(value.name)
         if name not in self._measured:
             two, three = (found.shape for found in self._run(name))
-            self._measured[name] = tuple(
-                size if size == other else self.batch
-                for size, other in zip(two, three, strict=True)
-            )
+            self._measured[name] = tuple(map(self._dim, two, three))
         return self._measured[name]
+
+    def _dim(self, two: int, three: int) -> int | str:
+        """The axis that has these sizes for two and for three sequences."""
+        if two == three:
+            return two
+        rows = three - two
+        if (two, three) != (2 * rows, 3 * rows):
+            raise Refused("one of its sizes follows the batch, but not in proportion")
+        return self.batch if rows == 1 else f"{rows} * {self.batch}"
+
+    def rows(self, dim: int | str) -> int:
+        """How many rows of an axis belong to one sequence; 0 where it does not count sequences."""
+        if isinstance(dim, int) or not dim.endswith(self.batch):
+            return 0
+        return int(dim.partition(" ")[0]) if " * " in dim else 1
 
     def _run(self, name: str) -> tuple[Array, Array]:
         """The wire for two and for three sequences, of the first length that runs."""

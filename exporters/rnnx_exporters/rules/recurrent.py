@@ -16,6 +16,8 @@ SEQUENCE_LENS = 4
 
 def step_through(node: ir.Node, facts: list[Fact]) -> Planned:
     """RNN, GRU, LSTM: `Y` has a frame for each input frame, `Y_h` and `Y_c` the last state."""
+    if isinstance(facts[0], Frames) and facts[0].axis == 1:
+        return _inside_frames(node, facts)
     direction = node.attributes.get("direction")
     if direction is not None and direction.as_string() != "forward":
         raise Refused(f"it is {direction.as_string()}: it reads the sequence from its end", FORWARD)
@@ -29,6 +31,18 @@ def step_through(node: ir.Node, facts: list[Fact]) -> Planned:
     behind = replace(frames, clock=frames.clock.remembering())
     readouts = [Readout(node, behind, out, wire=node.outputs[0]) for out in node.outputs[1:]]
     return Planned([behind, Last()], [*readouts, Lift(node, frames)])
+
+
+def _inside_frames(node: ir.Node, facts: list[Fact]) -> Planned:
+    """It runs over features: each frame, of which there may be `batch * time`, for itself."""
+    frames = facts[0]
+    if not isinstance(frames, Frames) or any(fact is not None for fact in facts[1:]):
+        raise Refused("a parameter of it depends on the frames")
+    if any(node.inputs[FIRST_STATE:]):
+        raise Refused(
+            "it runs inside every frame from a state that is not zero", "Start it from zeros."
+        )
+    return Planned([replace(frames, axis=2), frames], ())
 
 
 RULES = dict.fromkeys(("GRU", "LSTM", "RNN"), step_through)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from math import prod
 
@@ -24,14 +25,16 @@ from rnnx_exporters.rules.reading import (
     rank,
     size_of,
 )
-from rnnx_exporters.rules.windows import PLACES, lengthened, piece
+from rnnx_exporters.rules.windows import PLACES, lengthened, piece, stacked
 from rnnx_exporters.timeline import Fact, Frames, Last, Length, Planned, Refused, Rows
 from rnnx_runtime.contract import Dims
 
 _MERGES = "it merges the time axis with another, or splits it"
 _KEEP_TIME = "Merge features alone, or time with the batch alone: reshape to [batch, time, ...]."
 _Asked = Callable[[Memory, ir.Node], Sequence[Size]]
+_MANY = 1 << 24
 _INT32_MAX = np.iinfo(np.int32).max
+_ZERO = ir.tensor([0.0])
 
 
 def transpose(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
@@ -39,9 +42,9 @@ def transpose(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
     frames = facts[0]
     if not isinstance(frames, Frames):
         return facts[:1]
-    axes = rank(node.inputs[0])
-    perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else range(axes)[::-1]
-    return [replace(frames, axis=list(perm).index(frames.axis))]
+    if "perm" in node.attributes:
+        return [replace(frames, axis=list(node.attributes["perm"].as_ints()).index(frames.axis))]
+    return [replace(frames, axis=rank(node.inputs[0]) - 1 - frames.axis)]
 
 
 def squeeze(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
@@ -73,10 +76,54 @@ def reshape(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
         return facts[:1]
     if not isinstance(frames, Frames):
         return counted.laid_out(frames, facts[1] if len(facts) > 1 else None)
+    factor = _regrouped(node, frames)
+    if factor is not None:
+        return _regroup(node, frames, factor)
     found, sizes = _reshaped(node, frames, facts[1])
     # Sizes that do not depend on the frames fit every chunk.
     edits = [Sizes(node, sizes)] if isinstance(facts[1], Length) else []
     return Planned([found], edits)
+
+
+def _regrouped(node: ir.Node, frames: Frames) -> Fraction | None:
+    """How many frames become one, where all behind the time axis have fixed sizes."""
+    before, after, axis = node.inputs[0], node.outputs[0], frames.axis
+    if before is None or before.shape is None or after.shape is None or frames.rows is not None:
+        return None
+    found = _asked_or_inferred(node)
+    if list(map(str, before.shape[:axis])) != list(map(str, found[:axis])):
+        return None
+    if len(found) <= axis or isinstance(found[axis], int):
+        return None
+    behind = [*before.shape[axis + 1 :], *found[axis + 1 :]]
+    if not all(isinstance(dim, int) and dim for dim in behind):
+        return None
+    factor = Fraction(_product(found[axis + 1 :]), _product(before.shape[axis + 1 :]))
+    return None if factor == 1 or 1 not in (factor.numerator, factor.denominator) else factor
+
+
+def _asked_or_inferred(node: ir.Node) -> list[int | ir.SymbolicDim]:
+    """The shape behind a Reshape; what inference left free is read off the sizes asked for."""
+    inferred, sizes = list(node.outputs[0].shape or ()), node.inputs[1]
+    maker = None if sizes is None else sizes.producer()
+    if maker is None or maker.op_type != "Concat" or len(maker.inputs) != len(inferred):
+        return inferred
+    asked = [None if v is None else ir.convenience.get_const_tensor(v) for v in maker.inputs]
+    numbers = [-1 if tensor is None else int(tensor.numpy().item()) for tensor in asked]
+    pairs = zip(numbers, inferred, strict=True)
+    return [number if number > 0 else dim for number, dim in pairs]
+
+
+def _regroup(node: ir.Node, frames: Frames, factor: Fraction) -> Planned:
+    """Some frames become one, side by side, or one becomes some."""
+    found = _asked_or_inferred(node)[frames.axis + 1 :]
+    rest = [dim for dim in found if isinstance(dim, int)]
+    sizes = Sizes(node, lambda memory, node: (*(0,) * frames.axis, -1, *rest))
+    if factor > 1:
+        window = stacked(node, frames, int(factor))
+        return Planned([replace(frames, clock=window.clock)], [window, sizes])
+    clock = frames.clock.upsampled(factor.denominator, kernel=factor.denominator)
+    return Planned([replace(frames, clock=clock)], [sizes])
 
 
 def flatten(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
@@ -119,8 +166,10 @@ def slice_(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     frames = facts[0]
     if isinstance(frames, Length):
         return counted.cut(node, frames)
-    only_first(facts)
     axes = axes_input(node, 3, rank(node.inputs[0])) or list(range(rank(node.inputs[0])))
+    if isinstance(frames, Frames) and axes == [frames.axis] and isinstance(facts[2], Length):
+        return _up_to(node, frames, facts[2])
+    only_first(facts)
     if not isinstance(frames, Frames) or frames.axis not in axes:
         return facts[:1]
     alone(frames)
@@ -134,6 +183,25 @@ def slice_(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     if 0 <= end < _INT32_MAX:
         raise Refused("it cuts out frames by their place in the whole sequence", PLACES)
     return piece(node, frames, start, 0 if end > 0 else end, step)
+
+
+def _up_to(node: ir.Node, frames: Frames, limit: Length) -> Planned:
+    """Slice: as many frames as another wire holds, or so many more."""
+    alone(frames)
+    start, step = (int(constant(node.inputs[i]).reshape(-1)[0]) for i in (1, 4))
+    left = _difference(frames, limit)
+    if left is None:
+        raise Refused(counted.LENGTH_UNKNOWN, PLACES)
+    return piece(node, frames, start, -max(0, left), step)
+
+
+def _difference(frames: Frames, limit: Length) -> int | None:
+    """How many frames more there are than a count says, if that is one number."""
+    if limit.clock is None:
+        return None
+    counted_to = limit.clock.length.then(addend=limit.plus)
+    left = frames.clock.length(_MANY) - counted_to(_MANY)
+    return left if counted_to.then(addend=left) == frames.clock.length else None
 
 
 def gather(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
@@ -154,15 +222,26 @@ def gather(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
         moved = rank(node.inputs[1]) - 1 if axis < data.axis else 0
         return [replace(data, axis=data.axis + moved)]
     alone(data)
+    if constant(node.inputs[1]).tolist() == 0 and _gives_sizes_only(node):
+        return [None]
     if constant(node.inputs[1]).reshape(-1).tolist() != [-1]:
         raise Refused("it picks single frames of the sequence", PLACES)
     return Planned([Last()], [Readout(node, data, node.outputs[0])])
 
 
+def _gives_sizes_only(node: ir.Node) -> bool:
+    """Whether nothing of its result but the shape is read."""
+    out = node.outputs[0]
+    return not out.is_graph_output() and all(u.op_type == "Shape" for u, _ in out.uses())
+
+
 def _reshaped(node: ir.Node, frames: Frames, asked: Fact) -> tuple[Frames, _Asked]:
     """The fact behind a reshape, and the sizes that it asks for in a stream."""
     if frames.rows is not None:
-        return _split_rows(node, frames, frames.rows)
+        kept = _kept_rows(node)
+        return (
+            (frames, lambda memory, node: kept) if kept else _split_rows(node, frames, frames.rows)
+        )
     axis = _counted_axis(node, frames, asked)
     axis = _kept_axis(node, frames) if axis is None else axis
     if axis is None:
@@ -220,16 +299,17 @@ def _sizes(frames: Frames, axis: int, memory: Memory, node: ir.Node) -> list[Siz
     assert before is not None
     source = memory.dims(before, frames)
     dims = memory.dims(after, replace(frames, axis=axis))
-    sizes: list[Size] = [
-        dim if isinstance(dim, int) else _copied(node, source, dim, place)
-        for place, dim in enumerate(dims)
-    ]
+    sizes = [_copied(node, source, dim, place) for place, dim in enumerate(dims)]
+    if -1 in sizes[:axis] + sizes[axis + 1 :]:  # the batch is merged with another axis, or no more
+        return [*sizes[:axis], (node, frames.axis), *sizes[axis + 1 :]]
     return [*sizes[:axis], -1, *sizes[axis + 1 :]]
 
 
-def _copied(node: ir.Node, source: Dims, dim: str, place: int) -> Size:
+def _copied(node: ir.Node, source: Dims, dim: int | str, place: int) -> Size:
+    if isinstance(dim, int):
+        return dim
     if dim not in source:
-        raise Refused("its shape is not known")
+        return -1
     found = source.index(dim)
     return 0 if found == place else (node, found)
 
@@ -246,6 +326,16 @@ def _merge_rows(node: ir.Node, frames: Frames) -> tuple[Frames, _Asked]:
     if frames.axis > 1 or not whole or prod(rest) != prod(kept):
         raise Refused(_MERGES, _KEEP_TIME)
     return replace(frames, axis=0, rows=Rows(node, frames.axis)), lambda memory, node: (-1, *rest)
+
+
+def _kept_rows(node: ir.Node) -> list[Size]:
+    """The sizes of rows that stay rows, what they hold laid out otherwise; none if they do not."""
+    before, after = node.inputs[0], node.outputs[0]
+    if before is None or before.shape is None or after.shape is None:
+        return []
+    rest = [dim for dim in after.shape[1:] if isinstance(dim, int)]
+    same = isinstance(before.shape[0], ir.SymbolicDim) and before.shape[0] == after.shape[0]
+    return [-1, *rest] if same and len(rest) == rank(after) - 1 else []
 
 
 def _split_rows(node: ir.Node, frames: Frames, rows: Rows) -> tuple[Frames, _Asked]:
@@ -297,9 +387,11 @@ def _uniform(value: ir.Value | None) -> float:
         raise Refused("the frames that it adds are computed", "Add frames of zeros.")
     content = ir.convenience.get_const_tensor(value)
     node = value.producer()
+    if content is None and node is not None and node.op_type == "ConstantOfShape":
+        content = node.attributes["value"].as_tensor() if "value" in node.attributes else _ZERO
     if content is None and node is not None:
         return _uniform(_content(node))
-    numbers = np.unique(constant(value))
+    numbers = np.unique(constant(value) if content is None else content.numpy())
     if len(numbers) != 1:
         raise Refused("the frames that it adds are not all alike", "Add frames of zeros.")
     return float(numbers[0])

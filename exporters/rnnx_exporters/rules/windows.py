@@ -151,7 +151,6 @@ def piece(node: ir.Node, frames: Frames, start: int, end: int, step: int) -> Pla
         raise Refused("it turns the sequence, to be read backward from its end", FORWARD)
     if start < 0 or end > 0:
         raise Refused("it cuts out frames by their place in the whole sequence", PLACES)
-    kernel = start + 1 - end
 
     def finish(memory: Memory, node: ir.Node, keep: int) -> None:
         behind = keep + step - start - 1
@@ -161,12 +160,18 @@ def piece(node: ir.Node, frames: Frames, start: int, end: int, step: int) -> Pla
         node.replace_input_with(0, cut)
         _undo(node, memory, frames.axis)
 
-    edit = Window(node, frames, kernel, finish, stride=step)
+    edit = Window(node, frames, start + 1, finish, stride=step, cut=-end)
     clock = edit.clock
     seen = start * frames.clock.stride
     first = None if clock.first is None else clock.first + seen
     clock = replace(clock, first=first, last=frames.clock.last + seen)
     return Planned([replace(frames, clock=clock)], [edit])
+
+
+def stacked(node: ir.Node, frames: Frames, factor: int) -> Window:
+    """A Reshape that makes one frame of `factor`."""
+    cut = _uncovered(frames, factor, factor, exactly=True)
+    return Window(node, frames, factor, cut, stride=factor)
 
 
 def frame(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
@@ -259,14 +264,21 @@ def _uncovered(
 
 def _undo(node: ir.Node, memory: Memory, axis: int) -> None:
     """Let a Slice no longer cut along `axis`, which was done before."""
-    count = constant(node.inputs[1]).size
-    axes = axes_input(node, 3, rank(node.outputs[0])) or list(range(count))
-    rows = [constant(value).reshape(-1).tolist() for value in node.inputs[1:3]]
-    steps = constant(node.inputs[4]).reshape(-1).tolist() if len(node.inputs) > 4 else [1] * count
-    table = [row for row in zip(*rows, axes, steps, strict=True) if row[2] != axis]
+    table = [row for row in _cuts(node) if row[2] != axis]
     node.resize_inputs(5)
     for place, column in enumerate(zip(*table, (0, _END, axis, 1), strict=True), start=1):
         node.replace_input_with(place, memory.constant(*map(int, column)))
+
+
+def _cuts(node: ir.Node) -> list[tuple[int, ...]]:
+    """Start, end, axis and step of every cut of a Slice; none where it cuts along one axis only."""
+    count = constant(node.inputs[1]).size
+    if count == 1:
+        return []  # its end may be computed
+    axes = axes_input(node, 3, rank(node.outputs[0])) or list(range(count))
+    rows = [constant(value).reshape(-1).tolist() for value in node.inputs[1:3]]
+    steps = constant(node.inputs[4]).reshape(-1).tolist() if len(node.inputs) > 4 else [1] * count
+    return list(zip(*rows, axes, steps, strict=True))
 
 
 def _spatial(frames: Frames) -> int:
