@@ -582,7 +582,11 @@ class Squeezed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.narrow, self.wide = nn.Conv2d(1, 4, (3, 3)), nn.Linear(4, 2), nn.Linear(2, 4)
+        self.conv, self.narrow, self.wide = (
+            nn.Conv2d(1, 4, (3, 3)),
+            nn.Linear(4, 2),
+            nn.Linear(2, 4),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(F.pad(x.unsqueeze(1), (1, 1, 2, 0)))

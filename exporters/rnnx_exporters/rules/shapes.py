@@ -15,6 +15,7 @@ from rnnx_exporters.edits import Readout, Size, Sizes, Window
 from rnnx_exporters.memory import Memory
 from rnnx_exporters.rules import sizes as counted
 from rnnx_exporters.rules.reading import (
+    LENGTH_UNKNOWN,
     alone,
     axes_input,
     axis_attribute,
@@ -98,7 +99,11 @@ def _regrouped(node: ir.Node, frames: Frames) -> Fraction | None:
     behind = [*before.shape[axis + 1 :], *found[axis + 1 :]]
     if not all(isinstance(dim, int) and dim for dim in behind):
         return None
-    factor = Fraction(_product(found[axis + 1 :]), _product(before.shape[axis + 1 :]))
+    wide, narrow = (
+        prod(dim for dim in dims[axis + 1 :] if isinstance(dim, int))
+        for dims in (found, tuple(before.shape))
+    )
+    factor = Fraction(wide, narrow)
     return None if factor == 1 or 1 not in (factor.numerator, factor.denominator) else factor
 
 
@@ -191,7 +196,7 @@ def _up_to(node: ir.Node, frames: Frames, limit: Length) -> Planned:
     start, step = (int(constant(node.inputs[i]).reshape(-1)[0]) for i in (1, 4))
     left = _difference(frames, limit)
     if left is None:
-        raise Refused(counted.LENGTH_UNKNOWN, PLACES)
+        raise Refused(LENGTH_UNKNOWN, PLACES)
     return piece(node, frames, start, -max(0, left), step)
 
 
