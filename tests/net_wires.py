@@ -45,7 +45,7 @@ class Wire:
         return self.axes.index(letter)
 
 
-@dataclass(repr=False)
+@dataclass
 class Net:
     """A network that is being built.
 
@@ -67,8 +67,8 @@ class Net:
         default_factory=lambda: np.arange(MOST_FRAMES) > 0  # no sequence is empty
     )
 
-    def __repr__(self) -> str:
-        """The nodes, a line each: a failing network is read by people."""
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        """The nodes, a line each: hypothesis shows a failing network to people."""
         numbers = {w.name: numpy_helper.to_array(w) for w in self.weights}
         known = {name: x.tolist() if x.size < 7 else x.shape for name, x in numbers.items()}
         lines = [
@@ -77,7 +77,7 @@ class Net:
             for node in self.nodes
         ]
         inputs = [helper.printable_value_info(value) for value in self.inputs]
-        return "\n".join([*inputs, *lines, f"give {[o.name for o in self.outputs]}"])
+        printer.text("\n".join([*inputs, *lines, f"give {[o.name for o in self.outputs]}"]))
 
     def op(self, op_type: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         """The first output of a new node; the others' names end in `.1`, `.2`, ..."""

@@ -21,7 +21,7 @@ from rnnx_exporters.streaming_proof import prove_streaming
 from rnnx_exporters.tidy import recurrent_nodes
 from rnnx_exporters.timeline import Fact, Frames, Length, Plan, Refused, follow, refuse
 from rnnx_exporters.timetable import note
-from rnnx_exporters.wire_shapes import WireShapes
+from rnnx_exporters.wire_shapes import WireShapes, complete
 from rnnx_runtime.contract import METADATA_KEY, Contract, Dims, Port
 from rnnx_runtime.errors import NotStreamableError
 
@@ -86,12 +86,13 @@ def write_streaming(
         NotStreamableError: the network cannot run frame after frame, or the proof failed.
     """
     drop_zero_states(model)
+    complete(model, contract)
     offline = model.clone()
+    streaming = artifact.seal(model, stream_graph(model, contract, chunk))
     clocks = follow(offline, {port.name: _fact(port) for port in contract.inputs}).clocks()
-    contract = artifact.seal(model, stream_graph(model, contract, chunk))
     with artifact.writing(model, path) as beside:
-        prove_streaming(offline, beside, contract, clocks)
-    return contract
+        prove_streaming(offline, beside, streaming, clocks)
+    return streaming
 
 
 def stream_graph(model: ir.Model, contract: Contract, chunk: int | None = None) -> Contract:
