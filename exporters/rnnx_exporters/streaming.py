@@ -21,7 +21,7 @@ from rnnx_exporters.streaming_proof import prove_streaming
 from rnnx_exporters.tidy import recurrent_nodes
 from rnnx_exporters.timeline import Fact, Frames, Length, Plan, Refused, follow, refuse
 from rnnx_exporters.timetable import note
-from rnnx_exporters.wire_shapes import WireShapes, forget_shapes
+from rnnx_exporters.wire_shapes import WireShapes, complete, forget_shapes
 from rnnx_runtime.contract import METADATA_KEY, Contract, Dims, Port
 from rnnx_runtime.errors import NotStreamableError
 
@@ -86,11 +86,13 @@ def write_streaming(
         NotStreamableError: the network cannot run frame after frame, or the proof failed.
     """
     drop_zero_states(model)
+    complete(model, contract)
     offline = model.clone()
-    contract = artifact.seal(model, stream_graph(model, contract, chunk))
+    streaming = artifact.seal(model, stream_graph(model, contract, chunk))
+    clocks = follow(offline, {port.name: _fact(port) for port in contract.inputs}).clocks()
     with artifact.writing(model, path) as beside:
-        prove_streaming(offline, beside, contract)
-    return contract
+        prove_streaming(offline, beside, streaming, clocks)
+    return streaming
 
 
 def stream_graph(model: ir.Model, contract: Contract, chunk: int | None = None) -> Contract:
@@ -241,7 +243,7 @@ def _refuse_untimely(model: ir.Model, contract: Contract, facts: Mapping[ir.Valu
     merged = [name for name, f in known.items() if isinstance(f, Frames) and f.rows]
     if merged:
         raise NotStreamableError(
-            f"output {merged[0]!r} has one axis for time and batch",
+            f"output {merged[0]!r} has one axis for batch and time",
             hint="Reshape it to [batch, time, ...] again.",
         )
     if not any(isinstance(fact, Frames) for fact in known.values()) and not recurrent_nodes(model):

@@ -16,6 +16,7 @@ from rnnx_exporters.describe import TIME, describe
 from rnnx_exporters.memory import Memory
 from rnnx_exporters.tidy import MODULE_KEY
 from rnnx_exporters.timeline import Frames, Plan
+from rnnx_exporters.wire_shapes import complete
 from rnnx_runtime.errors import ArtifactError
 
 TIMETABLE_KEY = "rnnx.timetable"
@@ -61,6 +62,7 @@ def timetable(path: str | os.PathLike[str], *, time: str = TIME) -> list[Row]:
         return _read(kept)
     common.ShapeInferencePass()(model)
     contract = describe(model, time=time)
+    complete(model, contract)
     plan, memory = planned(model, contract)
     return list(rows(model, plan, memory))
 
