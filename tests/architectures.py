@@ -114,9 +114,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "deltas": Architecture(sequence.Deltas, **over(1, 2, 9, 3)),
     "context by shifts": Architecture(sequence.Context, **over(1, 2, 9, 3)),
     "context by ends": Architecture(sequence.ContextByEnds, **over(1, 2, 9, 3)),
-    "stacked frames": Architecture(
-        sequence.Stacked, **over(1, 2, 12, 4), lengths=(9, 24, 45)
-    ),
+    "stacked frames": Architecture(sequence.Stacked, **over(1, 2, 12, 4), lengths=(9, 24, 45)),
     "smoothed energies": Architecture(sequence.Smoothed, **over(1, 2, 9, 4, name="energy")),
     "running mean": Architecture(sequence.RunningMean, **over(1, 2, 9, 4)),
     # classifiers and recognisers
@@ -140,9 +138,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "tcn and attention": Architecture(sequence.Windowed, **over(1, 2, 9, 4)),
     "gated convolutions": Architecture(sequence.Gated, **TOKENS),
     "wavenet": Architecture(sequence.WaveNet, **over(2, 2, 1, 20)),
-    "wavenet, unpadded": Architecture(
-        sequence.Unpadded, **over(2, 2, 1, 30), lengths=(16, 29, 60)
-    ),
+    "wavenet, unpadded": Architecture(sequence.Unpadded, **over(2, 2, 1, 30), lengths=(16, 29, 60)),
     "pools": Architecture(sequence.Pools, **over(1, 2, 9, 3)),
     "repeated frames": Architecture(
         partial(sequence.Upsampled, nearest=True), **over(2, 2, 3, 16), lengths=(12, 24, 40)
@@ -174,9 +170,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "sru": Architecture(sequence.Sru, **over(1, 2, 9, 4)),
     "qrnn": Architecture(sequence.Qrnn, **over(1, 2, 9, 4)),
     "cells": Architecture(sequence.Cells, **over(1, 2, 9, 4)),
-    "time first": Architecture(
-        sequence.TimeFirst, ((9, 2, 4),), {"x": {0: "time", 1: "batch"}}
-    ),
+    "time first": Architecture(sequence.TimeFirst, ((9, 2, 4),), {"x": {0: "time", 1: "batch"}}),
     "unbatched": Architecture(sequence.Unbatched, ((9, 3),), {"x": {0: "time"}}),
 }
 
@@ -206,7 +200,7 @@ REFUSED: dict[str, tuple[Architecture, str]] = {
         ),
         "interpolated": (
             lambda: along(nn.Upsample(scale_factor=2, mode="linear")),
-            "interpolates between frames",
+            "computes with the number of frames",
         ),
         "frames by unfold": (sequence.UnfoldedFrames, "computes with the number of frames"),
     }.items()

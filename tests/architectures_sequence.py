@@ -146,7 +146,7 @@ class ContextByEnds(nn.Module):
 
 
 class UnfoldedFrames(nn.Module):
-    """Each frame joined to the two before it by `unfold`, which ONNX writes as places to look up."""
+    """Each frame joined to the two before it by `unfold`: in ONNX, places to look up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -582,7 +582,11 @@ class Squeezed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.narrow, self.wide = nn.Conv2d(1, 4, (3, 3)), nn.Linear(4, 2), nn.Linear(2, 4)
+        self.conv, self.narrow, self.wide = (
+            nn.Conv2d(1, 4, (3, 3)),
+            nn.Linear(4, 2),
+            nn.Linear(2, 4),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(F.pad(x.unsqueeze(1), (1, 1, 2, 0)))
