@@ -200,7 +200,7 @@ REFUSED: dict[str, tuple[Architecture, str]] = {
         ),
         "interpolated": (
             lambda: along(nn.Upsample(scale_factor=2, mode="linear")),
-            "interpolates between frames",
+            "computes with the number of frames",
         ),
         "frames by unfold": (sequence.UnfoldedFrames, "computes with the number of frames"),
     }.items()

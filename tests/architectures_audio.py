@@ -1,4 +1,4 @@
-"""Networks over audio, as people write them, only small: enhancement, separation, keywords, video."""
+"""Networks over audio and video, as people write them, only small."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class TimeUnet(nn.Module):
 
 
 class CumulativeNorm(nn.Module):
-    """Conv-TasNet's causal norm: over channels and all frames so far of `[batch, channels, time]`."""
+    """Conv-TasNet's causal norm: over channels and all frames so far, `[batch, channels, time]`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class ConvTasNet(nn.Module):
-    """Encoder, masks from dilated depthwise convolutions, decoder; two sources of `[batch, time]`."""
+    """Encoder, masks from dilated depthwise convolutions, decoder; two of `[batch, time]`."""
 
     def __init__(self, norm: type[nn.Module]) -> None:
         super().__init__()
@@ -302,7 +302,7 @@ class RnNoise(nn.Module):
 
 
 class GroupedGru(nn.Module):
-    """DeepFilterNet's: the features in groups, a GRU for each, the groups shuffled between layers."""
+    """DeepFilterNet's: the features in groups, a GRU for each, shuffled between layers."""
 
     def __init__(self, features: int, hidden: int, groups: int) -> None:
         super().__init__()
@@ -324,7 +324,7 @@ class GroupedGru(nn.Module):
 
 
 class DeepFilter(nn.Module):
-    """Like DeepFilterNet: two frames of look-ahead, a grouped GRU, complex filters of three taps."""
+    """Like DeepFilterNet: a grouped GRU, complex filters of three taps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -345,7 +345,7 @@ class DeepFilter(nn.Module):
 
 
 class DualPath(nn.Module):
-    """Like DPCRN: a bidirectional GRU over frequency in each frame, a GRU over time in each band."""
+    """Like DPCRN: a bidirectional GRU over each frame's bands, a GRU over time in each."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -146,7 +146,7 @@ class ContextByEnds(nn.Module):
 
 
 class UnfoldedFrames(nn.Module):
-    """Each frame joined to the two before it by `unfold`, which ONNX writes as places to look up."""
+    """Each frame joined to the two before it by `unfold`: in ONNX, places to look up."""
 
     def __init__(self) -> None:
         super().__init__()

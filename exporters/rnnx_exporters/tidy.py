@@ -104,10 +104,8 @@ def _count_wires(model: ir.Model) -> None:
 def _count_along(model: ir.Model, node: ir.Node, axes: Mapping[str, tuple[ir.Value, int]]) -> None:
     shape = node.outputs[0].shape
     found = axes.get(str(shape[0])) if shape is not None else None
-    numbers = [ir.convenience.get_const_tensor(node.inputs[place]) for place in (0, 2)]
-    if found is None or any(n is None or n.dtype != ir.DataType.INT64 for n in numbers):
-        return
-    if numbers[1].numpy() != 1:
+    step = None if node.inputs[2] is None else ir.convenience.get_const_tensor(node.inputs[2])
+    if found is None or step is None or step.dtype != ir.DataType.INT64 or step.numpy() != 1:
         return
     value, axis = found
     size = ir.node("Shape", [value], {"start": axis, "end": axis + 1})

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -96,7 +95,7 @@ def streamed(
     contract = model.contract
     ports = {port.name: port for port in contract.inputs}
     pieces: dict[str, list[Array]] = {}
-    for (name, axes), value in zip(architecture.axes.items(), args, strict=True):
+    for name, value in zip(architecture.axes, args, strict=True):
         array, axis = value.numpy().astype(ports[name].dtype), ports[name].time_axis
         pieces[name] = [array] * (len(cuts) + 1) if axis is None else np.split(array, cuts, axis)
     first = contract.inputs[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 from math import prod
 
@@ -26,7 +25,8 @@ from rnnx_exporters.rules.reading import (
     rank,
     size_of,
 )
-from rnnx_exporters.rules.windows import PLACES, lengthened, piece, stacked
+from rnnx_exporters.rules.regrouping import regroup, regrouped
+from rnnx_exporters.rules.windows import PLACES, lengthened, piece
 from rnnx_exporters.timeline import Fact, Frames, Last, Length, Planned, Refused, Rows
 from rnnx_runtime.contract import Dims
 
@@ -77,58 +77,13 @@ def reshape(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
         return facts[:1]
     if not isinstance(frames, Frames):
         return counted.laid_out(frames, facts[1] if len(facts) > 1 else None)
-    factor = _regrouped(node, frames)
+    factor = regrouped(node, frames)
     if factor is not None:
-        return _regroup(node, frames, factor)
+        return regroup(node, frames, factor)
     found, sizes = _reshaped(node, frames, facts[1])
     # Sizes that do not depend on the frames fit every chunk.
     edits = [Sizes(node, sizes)] if isinstance(facts[1], Length) else []
     return Planned([found], edits)
-
-
-def _regrouped(node: ir.Node, frames: Frames) -> Fraction | None:
-    """How many frames become one, where all behind the time axis have fixed sizes."""
-    before, after, axis = node.inputs[0], node.outputs[0], frames.axis
-    if before is None or before.shape is None or after.shape is None or frames.rows is not None:
-        return None
-    found = _asked_or_inferred(node)
-    if list(map(str, before.shape[:axis])) != list(map(str, found[:axis])):
-        return None
-    if len(found) <= axis or isinstance(found[axis], int):
-        return None
-    behind = [*before.shape[axis + 1 :], *found[axis + 1 :]]
-    if not all(isinstance(dim, int) and dim for dim in behind):
-        return None
-    wide, narrow = (
-        prod(dim for dim in dims[axis + 1 :] if isinstance(dim, int))
-        for dims in (found, tuple(before.shape))
-    )
-    factor = Fraction(wide, narrow)
-    return None if factor == 1 or 1 not in (factor.numerator, factor.denominator) else factor
-
-
-def _asked_or_inferred(node: ir.Node) -> list[int | ir.SymbolicDim]:
-    """The shape behind a Reshape; what inference left free is read off the sizes asked for."""
-    inferred, sizes = list(node.outputs[0].shape or ()), node.inputs[1]
-    maker = None if sizes is None else sizes.producer()
-    if maker is None or maker.op_type != "Concat" or len(maker.inputs) != len(inferred):
-        return inferred
-    asked = [None if v is None else ir.convenience.get_const_tensor(v) for v in maker.inputs]
-    numbers = [-1 if tensor is None else int(tensor.numpy().item()) for tensor in asked]
-    pairs = zip(numbers, inferred, strict=True)
-    return [number if number > 0 else dim for number, dim in pairs]
-
-
-def _regroup(node: ir.Node, frames: Frames, factor: Fraction) -> Planned:
-    """Some frames become one, side by side, or one becomes some."""
-    found = _asked_or_inferred(node)[frames.axis + 1 :]
-    rest = [dim for dim in found if isinstance(dim, int)]
-    sizes = Sizes(node, lambda memory, node: (*(0,) * frames.axis, -1, *rest))
-    if factor > 1:
-        window = stacked(node, frames, int(factor))
-        return Planned([replace(frames, clock=window.clock)], [window, sizes])
-    clock = frames.clock.upsampled(factor.denominator, kernel=factor.denominator)
-    return Planned([replace(frames, clock=clock)], [sizes])
 
 
 def flatten(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
