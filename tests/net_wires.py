@@ -39,7 +39,7 @@ class Wire:
     axes: str
     sizes: Mapping[str, int]
     stride: Fraction
-    frames: tuple[int, ...]
+    frames: tuple[int, ...] = field(repr=False)
 
     def at(self, letter: str) -> int:
         return self.axes.index(letter)
@@ -66,6 +66,18 @@ class Net:
     usable: npt.NDArray[np.bool_] = field(
         default_factory=lambda: np.arange(MOST_FRAMES) > 0  # no sequence is empty
     )
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        """The nodes, a line each: hypothesis shows a failing network to people."""
+        numbers = {w.name: numpy_helper.to_array(w) for w in self.weights}
+        known = {name: x.tolist() if x.size < 7 else x.shape for name, x in numbers.items()}
+        lines = [
+            f"{node.output[0]} = {node.op_type}({[known.get(x, x) for x in node.input]}, "
+            + ", ".join(helper.printable_attribute(a) for a in node.attribute if a.name != "body")
+            for node in self.nodes
+        ]
+        inputs = [helper.printable_value_info(value) for value in self.inputs]
+        printer.text("\n".join([*inputs, *lines, f"give {[o.name for o in self.outputs]}"]))
 
     def op(self, op_type: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         """The first output of a new node; the others' names end in `.1`, `.2`, ..."""

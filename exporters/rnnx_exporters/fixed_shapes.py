@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import onnx_ir as ir
 from onnx_ir.passes import common
+from onnxscript import optimizer
 
+from rnnx_exporters.wire_shapes import forget_shapes
 from rnnx_runtime.contract import Contract, Dims, Port, State
 
 _BATCH = 1
@@ -26,8 +28,21 @@ def fix_shapes(model: ir.Model, contract: Contract) -> Contract:
     dims = _by_name((*fixed.inputs, *fixed.outputs, *fixed.masks), fixed.states)
     for value in (*model.graph.inputs, *model.graph.outputs):
         value.shape = ir.Shape(dims[str(value.name)])
-    common.ShapeInferencePass()(model)
+    _infer(model)
+    while optimizer.fold_constants(model).modified:  # sizes, and what is computed from them
+        _infer(model)
     return fixed
+
+
+def _infer(model: ir.Model) -> None:
+    """Infer all shapes anew: what was known is of other sizes."""
+    common.RemoveUnusedNodesPass()(model)
+    for value in model.graph.initializers.values():
+        value.shape = (
+            None if value.const_value is None else ir.Shape(value.const_value.numpy().shape)
+        )
+    forget_shapes(model)
+    common.ShapeInferencePass()(model)
 
 
 def _fixed(port: Port, chunk: int) -> Port:

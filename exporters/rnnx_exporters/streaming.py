@@ -21,7 +21,7 @@ from rnnx_exporters.streaming_proof import prove_streaming
 from rnnx_exporters.tidy import recurrent_nodes
 from rnnx_exporters.timeline import Fact, Frames, Length, Plan, Refused, follow, refuse
 from rnnx_exporters.timetable import note
-from rnnx_exporters.wire_shapes import WireShapes
+from rnnx_exporters.wire_shapes import WireShapes, complete, forget_shapes
 from rnnx_runtime.contract import METADATA_KEY, Contract, Dims, Port
 from rnnx_runtime.errors import NotStreamableError
 
@@ -86,11 +86,13 @@ def write_streaming(
         NotStreamableError: the network cannot run frame after frame, or the proof failed.
     """
     drop_zero_states(model)
+    complete(model, contract)
     offline = model.clone()
-    contract = artifact.seal(model, stream_graph(model, contract, chunk))
+    streaming = artifact.seal(model, stream_graph(model, contract, chunk))
+    clocks = follow(offline, {port.name: _fact(port) for port in contract.inputs}).clocks()
     with artifact.writing(model, path) as beside:
-        prove_streaming(offline, beside, contract)
-    return contract
+        prove_streaming(offline, beside, streaming, clocks)
+    return streaming
 
 
 def stream_graph(model: ir.Model, contract: Contract, chunk: int | None = None) -> Contract:
@@ -105,7 +107,7 @@ def stream_graph(model: ir.Model, contract: Contract, chunk: int | None = None) 
     _carry_out(plan, memory)
     common.RemoveUnusedNodesPass()(model)
     _drop_state_inputs(model, contract)
-    _forget_shapes(model)
+    forget_shapes(model)
     left = {value.name for value in model.graph.inputs}
     outputs = {value.name: value for value in model.graph.outputs}
     streaming = dataclasses.replace(
@@ -206,14 +208,6 @@ def _named_time(port: Port, value: ir.Value, frames: Frames, memory: Memory) -> 
     return dims
 
 
-def _forget_shapes(model: ir.Model) -> None:
-    """Drop what is known of the wires inside: chunks have other sizes than sequences."""
-    kept = {*model.graph.inputs, *model.graph.outputs}
-    for node in model.graph:
-        for value in set(node.outputs) - kept:
-            value.shape = None
-
-
 def _refuse_old(model: ir.Model) -> None:
     version = model.opset_imports.get("", _OLDEST_OPSET)
     if version < _OLDEST_OPSET:
@@ -249,7 +243,7 @@ def _refuse_untimely(model: ir.Model, contract: Contract, facts: Mapping[ir.Valu
     merged = [name for name, f in known.items() if isinstance(f, Frames) and f.rows]
     if merged:
         raise NotStreamableError(
-            f"output {merged[0]!r} has one axis for time and batch",
+            f"output {merged[0]!r} has one axis for batch and time",
             hint="Reshape it to [batch, time, ...] again.",
         )
     if not any(isinstance(fact, Frames) for fact in known.values()) and not recurrent_nodes(model):

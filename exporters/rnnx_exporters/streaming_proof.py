@@ -14,7 +14,6 @@ import onnxruntime as ort
 from rnnx_exporters.clock import Clock
 from rnnx_exporters.compare import ATOL, compare
 from rnnx_exporters.proof import session_of
-from rnnx_exporters.timeline import Frames, follow
 from rnnx_runtime.contract import Contract, Port
 from rnnx_runtime.errors import NotStreamableError
 from rnnx_runtime.model import Model
@@ -27,8 +26,12 @@ _CHUNKINGS = 3
 _LEAST_SNR_DB = 30.0  # between roundings of 8 bits
 
 
-def prove_streaming(offline: ir.Model, path: Path, contract: Contract) -> None:
+def prove_streaming(
+    offline: ir.Model, path: Path, contract: Contract, clocks: Collection[Clock] = ()
+) -> None:
     """Run the streaming artifact at `path`, in random chunks, against the offline graph.
+
+    It runs at lengths at which all wires of these clocks have frames, as many as those they meet.
 
     DynamicQuantizeLSTM rounds by the range of a call's input, so chunks of it are rounded
     otherwise than the whole; there the difference must be 30 dB below the output.
@@ -39,7 +42,7 @@ def prove_streaming(offline: ir.Model, path: Path, contract: Contract) -> None:
     rng = np.random.default_rng(0)
     model, session = Model(path), session_of(offline)
     proven, failure = 0, "it is defined at none of them"
-    for batch, frames in _sizes(contract, _clocks(offline, contract)):
+    for batch, frames in _sizes(contract, clocks):
         feeds = random_inputs(contract, rng, batch=batch, frames=frames)
         try:
             expected = _run_offline(session, feeds, contract)
@@ -56,12 +59,6 @@ def prove_streaming(offline: ir.Model, path: Path, contract: Contract) -> None:
             hint="Run it in onnxruntime first; that runs recurrent operators in float32.",
         )
     _hold_causality(session, contract, proven, rng)
-
-
-def _clocks(offline: ir.Model, contract: Contract) -> set[Clock]:
-    """The clocks of all wires of the offline graph."""
-    timed = {p.name: Frames(p.time_axis) for p in contract.inputs if p.time_axis is not None}
-    return follow(offline, timed).clocks()
 
 
 def _defined(lengths: Iterable[int], clocks: Collection[Clock]) -> list[int]:

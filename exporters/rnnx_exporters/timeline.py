@@ -8,8 +8,10 @@ facts and edits of a graph are a plan, which `streaming` carries out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import reduce
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +22,7 @@ from rnnx_runtime.errors import NotStreamableError
 
 if TYPE_CHECKING:
     from rnnx_exporters.memory import Memory
+    from rnnx_exporters.rules import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,9 @@ class Plan:
     edits: list[Edit] = field(default_factory=list)
 
     def clocks(self) -> set[Clock]:
-        """The clocks of all wires that hold frames."""
-        return {fact.clock for fact in self.facts.values() if isinstance(fact, Frames)}
+        """The clocks of all wires that hold frames, those that wait among them."""
+        waiting = {edit.meeting for edit in self.edits if isinstance(edit, Align)}
+        return waiting | {f.clock for f in self.facts.values() if isinstance(f, Frames)}
 
 
 class Refused(Exception):  # noqa: N818 - a rule's verdict, never seen by users
@@ -188,15 +192,36 @@ def _derive(node: ir.Node, known: list[Fact], chunk: int | None) -> Planned:
     rule = DOMAINS.get(node.domain, {}).get(node.op_type)
     if rule is None:
         raise Refused("rnnx has no streaming rule for this operator")
-    known, waiting = _aligned(node, known, chunk)
+    result = _ruled(rule, node, known, chunk, Fraction(0))
+    ahead = max((_ahead(fact, chunk) for fact in result.facts if chunk), default=Fraction(0))
+    return _ruled(rule, node, known, chunk, ahead) if ahead else result
+
+
+def _ruled(
+    rule: Rule, node: ir.Node, known: list[Fact], chunk: int | None, later: Fraction
+) -> Planned:
+    """What the rule says of wires that have waited for each other."""
+    known, waiting = _aligned(node, known, chunk, later)
     result = rule(node, known)
     if isinstance(result, Planned):
         return replace(result, edits=(*waiting, *result.edits))
     return Planned(result, waiting)
 
 
-def _aligned(node: ir.Node, known: list[Fact], chunk: int | None) -> tuple[list[Fact], list[Edit]]:
-    """The facts as they are once every wire has waited for the latest."""
+def _ahead(fact: Fact, chunk: int) -> Fraction:
+    """By how many input frames a wire is ahead, as one that is padded before its first frame is.
+
+    A call that takes a fixed number of frames gives a fixed number, too: there is no room for more.
+    """
+    if not isinstance(fact, Frames):
+        return Fraction(0)
+    return max(Fraction(0), -fact.clock.lag(chunk << _PAST) * fact.clock.stride)
+
+
+def _aligned(
+    node: ir.Node, known: list[Fact], chunk: int | None, later: Fraction
+) -> tuple[list[Fact], list[Edit]]:
+    """The facts as they are once every wire has waited for the latest, and so much longer."""
     framed = [fact for fact in known if isinstance(fact, Frames)]
     if len({fact.clock.stride for fact in framed}) > 1:
         rates = ", ".join(str(fact.clock.stride) for fact in framed)
@@ -206,6 +231,7 @@ def _aligned(node: ir.Node, known: list[Fact], chunk: int | None) -> tuple[list[
     meeting = reduce(Clock.joined, dict.fromkeys(fact.clock for fact in framed))
     if chunk is not None and node.op_type in _STATEFUL:
         meeting = meeting.delayed(int(-meeting.lag(chunk << _PAST) % (chunk / meeting.stride)))
+    meeting = meeting.delayed(math.ceil(later / meeting.stride))
     pairs = list(enumerate(known))
     late = [(i, f) for i, f in pairs if isinstance(f, Frames) and f.clock.count != meeting.count]
     if any(fact.rows for _, fact in late):

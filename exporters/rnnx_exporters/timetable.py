@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from rnnx_exporters.describe import TIME, describe
 from rnnx_exporters.memory import Memory
 from rnnx_exporters.tidy import MODULE_KEY
 from rnnx_exporters.timeline import Frames, Plan
+from rnnx_exporters.wire_shapes import complete
 from rnnx_runtime.errors import ArtifactError
 
 TIMETABLE_KEY = "rnnx.timetable"
@@ -60,15 +62,37 @@ def timetable(path: str | os.PathLike[str], *, time: str = TIME) -> list[Row]:
         return _read(kept)
     common.ShapeInferencePass()(model)
     contract = describe(model, time=time)
+    complete(model, contract)
     plan, memory = planned(model, contract)
     return list(rows(model, plan, memory))
 
 
 def _read(text: str) -> list[Row]:
     try:
-        return [Row(**record) for record in json.loads(text)]
+        found = [_held(Row(**record)) for record in json.loads(text)]
     except (TypeError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"the timetable in the file's metadata is damaged: {error}") from error
+        raise _damaged(str(error)) from error
+    if not found:
+        raise _damaged("it has no rows")
+    return found
+
+
+def _held(row: Row) -> Row:
+    """The row, if every field is of its type."""
+    numbers = [row.delay, row.last, 0 if row.first is None else row.first]
+    texts = (row.wire, row.operator, row.module, row.stride)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(row.axis, int):
+        raise TypeError(f"{row} is none")
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise ValueError(f"{row} is none")
+    return row
+
+
+def _damaged(reason: str) -> ArtifactError:
+    return ArtifactError(
+        f"the timetable in the file's metadata is damaged: {reason}",
+        hint="Export the model again with this version of rnnx.",
+    )
 
 
 def rows(model: ir.Model, plan: Plan, memory: Memory) -> Iterator[Row]:
@@ -95,7 +119,7 @@ def _row(value: ir.Value, frames: Frames, memory: Memory) -> Row:
         module="" if node is None else node.metadata_props.get(MODULE_KEY, ""),
         axis=frames.axis,
         stride=str(clock.stride),
-        delay=float(memory.first_chunk - memory.count(clock) * clock.stride),
+        delay=float(clock.lag(memory.past or memory.first_chunk) * clock.stride),
         first=None if clock.first is None else float(clock.first),
         last=float(clock.last),
     )

@@ -5,7 +5,7 @@ So are the values of wires that depend on the sizes of the inputs alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from rnnx_runtime.samples import random_inputs
 _TIME = "?"
 # Tried one after another: a network may need many frames before it gives one, or a number of them
 # that its strides divide but for a rest.
-_LENGTHS = (*range(64, 96), 720, 8192, 96000)
+_REST = 32
+_LENGTHS = (*range(64, 64 + _REST), 720, 8192, 96000)
 
 Array = npt.NDArray[Any]
 
@@ -87,14 +88,28 @@ class WireShapes:
         """
         if value.const_value is not None:
             return value.const_value.numpy()
-        return self._run(str(value.name))[0]
+        return self._run([str(value.name)])[0][0]
 
     def _measure(self, value: ir.Value) -> Dims:
         name = str(value.name)
         if name not in self._measured:
-            two, three = (found.shape for found in self._run(name))
-            self._measured[name] = tuple(map(self._dim, two, three))
+            two, three, _ = self._run([name])
+            self._measured[name] = tuple(map(self._dim, two[0].shape, three[0].shape))
         return self._measured[name]
+
+    def sizes(self, names: Sequence[str]) -> list[Dims]:
+        """The axes of wires: sizes, the batch's name, and other names for those that count frames.
+
+        Axes that count alike have the same name.
+
+        Raises:
+            Refused: the graph does not run up to them.
+        """
+        runs = [[found.shape for found in run] for run in self._run(names)]
+        return [tuple(map(self._size, *shapes)) for shapes in zip(*runs, strict=True)]
+
+    def _size(self, two: int, three: int, longer: int) -> int | str:
+        return self._dim(two, three) if two == longer else f"{two}, {three} or {longer}"
 
     def _dim(self, two: int, three: int) -> int | str:
         """The axis that has these sizes for two and for three sequences."""
@@ -111,27 +126,66 @@ class WireShapes:
             return 0
         return int(dim.partition(" ")[0]) if " * " in dim else 1
 
-    def _run(self, name: str) -> tuple[Array, Array]:
-        """The wire for two and for three sequences, of the first length that runs."""
-        wire = next(v for node in self.model.graph for v in node.outputs if v.name == name)
-        part = ir.convenience.extract(self.model.graph, list(self.model.graph.inputs), [wire])
+    def _run(self, names: Sequence[str]) -> tuple[list[Array], list[Array], list[Array]]:
+        """The wires for two and for three sequences of a length that runs, and of a greater one."""
+        made = {value.name: value for node in self.model.graph for value in node.outputs}
+        wires = [made[name] for name in names]
+        part = ir.convenience.extract(self.model.graph, list(self.model.graph.inputs), wires)
         session = session_of(ir.Model(part, ir_version=self.model.ir_version))
         two, three = (2, 3) if self.batch else (1, 1)
-        for frames in _LENGTHS:
+        frames, found = self._first(session, two, _LENGTHS)
+        _, longer = self._first(session, two, range(2 * frames, 2 * frames + _REST))
+        return found, self._at(session, three, frames), longer
+
+    def _first(
+        self, session: ort.InferenceSession, batch: int, lengths: Iterable[int]
+    ) -> tuple[int, list[Array]]:
+        """The first of the lengths that runs, and what it gives."""
+        for frames in lengths:
             try:
-                return self._at(session, two, frames), self._at(session, three, frames)
+                return frames, self._at(session, batch, frames)
             except Exception:  # too short for the network, say
                 continue
-        raise Refused(f"the shape of {name!r} is not known")
+        names = ", ".join(repr(node.name) for node in session.get_outputs())
+        raise Refused(f"the shape of {names} is not known")
 
-    def _at(self, session: ort.InferenceSession, batch: int, frames: int) -> Array:
+    def _at(self, session: ort.InferenceSession, batch: int, frames: int) -> list[Array]:
         rng, taken = np.random.default_rng(0), {node.name for node in session.get_inputs()}
         feeds = random_inputs(self._contract, rng, batch=batch, frames=frames)
-        found: Array = session.run(None, {key: x for key, x in feeds.items() if key in taken})[0]
+        found: list[Array] = session.run(None, {k: x for k, x in feeds.items() if k in taken})
         return found
+
+
+def complete(model: ir.Model, contract: Contract) -> None:
+    """Fill in the sizes inside the graph that shape inference did not find."""
+    values = [value for node in model.graph for value in node.outputs if _is_open(value)]
+    if not values:
+        return
+    try:
+        sizes = WireShapes(model.clone(), contract).sizes([str(value.name) for value in values])
+    except Exception:  # it does not run as it is; where that matters, it is told
+        return
+    for value, dims in zip(values, sizes, strict=True):
+        value.shape = ir.Shape(dims)
+
+
+def _is_open(value: ir.Value) -> bool:
+    if not value.name or value.is_graph_output():
+        return False
+    return value.shape is None or any(
+        isinstance(dim, ir.SymbolicDim) and dim.value is None for dim in value.shape
+    )
 
 
 def _inferred(value: ir.Value) -> Dims:
     if value.shape is None:
         return ()
     return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
+
+
+def forget_shapes(model: ir.Model) -> None:
+    """Drop what is known of the wires inside: chunks have other sizes than sequences."""
+    kept = {*model.graph.inputs, *model.graph.outputs}
+    for node in model.graph:
+        for value in set(node.outputs) - kept:
+            value.shape = None

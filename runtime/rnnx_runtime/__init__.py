@@ -3,6 +3,7 @@
 from rnnx_runtime.contract import Contract, Port, State, load_contract
 from rnnx_runtime.errors import (
     ArtifactError,
+    BusyError,
     ExportError,
     InputError,
     MissingExtraError,
@@ -13,11 +14,13 @@ from rnnx_runtime.errors import (
     StreamError,
 )
 from rnnx_runtime.model import Model
+from rnnx_runtime.pool import StreamPool
 from rnnx_runtime.seq2seq import Seq2Seq
 from rnnx_runtime.stream import Stream
 
 __all__ = [
     "ArtifactError",
+    "BusyError",
     "Contract",
     "ExportError",
     "InputError",
@@ -32,5 +35,6 @@ __all__ = [
     "State",
     "Stream",
     "StreamError",
+    "StreamPool",
     "load_contract",
 ]

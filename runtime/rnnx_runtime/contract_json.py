@@ -119,6 +119,8 @@ def _hold_counts(contract: Contract) -> None:
     first, multiple = contract.first_chunk, contract.chunk_multiple
     if max(first, multiple) > MAX_FRAMES:
         raise ValueError(f"chunks of {first} and {multiple} frames are too long")
+    if contract.chunk is not None and {first, multiple} != {contract.chunk}:
+        raise ValueError(f"calls of {first}, then {multiple} frames are none of {contract.chunk}")
     for port in (*contract.outputs, *contract.masks):
         if port.time_axis is None:
             continue

@@ -4,6 +4,7 @@ RnnxError
 ├── ArtifactError           a file that is missing, not ONNX, without a contract, or damaged
 ├── InputError              an array, file or option that does not fit what the artifact takes
 ├── StreamError             a stream used against its order: fed after flush, a foreign snapshot
+│   └── BusyError           a pool that has no room: a full queue, no live stream to put aside
 ├── ExportError             a torch model that cannot become an artifact
 │   └── NotStreamableError  a network that cannot run frame after frame
 ├── QuantizationError       a quantization that would change nothing or break the network
@@ -30,6 +31,10 @@ class InputError(RnnxError, ValueError):
 
 class StreamError(RnnxError):
     """A stream was used against its order, or a snapshot belongs elsewhere."""
+
+
+class BusyError(StreamError):
+    """A pool has no room for more frames or streams now; later it may have."""
 
 
 class ExportError(RnnxError):

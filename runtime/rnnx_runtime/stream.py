@@ -109,7 +109,7 @@ class Stream:
         if bound is None or not bound.fill(named):
             return self._admit(x)
         if self.strict:
-            self._refuse_not_finite(bound.inputs)
+            refuse_not_finite(bound.inputs, self.position)
         results = self._run_bound(bound)
         self.position += bound.frames
         return results
@@ -200,7 +200,7 @@ class Stream:
         if frames == 0:
             return self._idle()
         if self.strict:
-            self._refuse_not_finite(arrays)
+            refuse_not_finite(arrays, self.position)
         if self._last is None and self._held:
             arrays = chunks.in_a_row(contract.inputs, [self._held, arrays])
         ready = chunks.fed_after(contract, self.position + frames) - self._fed
@@ -306,16 +306,6 @@ class Stream:
             refuse_empty(contract, arrays)
         return frames
 
-    def _refuse_not_finite(self, arrays: Mapping[str, Array]) -> None:
-        for name, array in arrays.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-                raise InputError(
-                    f"input {name!r} holds {array[where]} at index {list(where)}"
-                    f" (after {self.position} frames)",
-                    hint="Clean the input, or let the network have such values: strict=False.",
-                )
-
     def _bound_for(self, frames: int) -> Bound:
         bound = self._bound.get(frames)
         if bound is None:
@@ -346,3 +336,30 @@ class Stream:
         self._readouts = {name: arrays[name] for name in self._readout_names if name in arrays}
         if self._fed:
             self._put_states({s.name: arrays[s.name] for s in self.model.contract.states})
+
+    def _go_along(
+        self, frames: int, arrays: Mapping[str, Array], readouts: Mapping[str, Array]
+    ) -> None:
+        """Note frames that were run elsewhere, together with other streams'."""
+        self.position += frames
+        self._last = None
+        if not self._only_frames:
+            left = chunks.cut(self.model.contract.inputs, arrays, frames, None)
+            self._held = {name: part.copy() for name, part in left.items()}
+        self._readouts = {name: readouts[name] for name in self._readout_names if name in readouts}
+
+
+def refuse_not_finite(arrays: Mapping[str, Array], position: int) -> None:
+    """Refuse NaN and infinity in the frames behind the first `position`.
+
+    Raises:
+        InputError: there is one; names it and its place.
+    """
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            raise InputError(
+                f"input {name!r} holds {array[where]} at index {list(where)}"
+                f" (after {position} frames)",
+                hint="Clean the input, or let the network have such values: strict=False.",
+            )

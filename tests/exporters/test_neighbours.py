@@ -198,20 +198,7 @@ STREAMED: dict[str, tuple[str, str, str, Timing]] = {
 }
 
 
-NOT_YET = {
-    "running-maximum-from-below": "a Scan's initial value without a batch does not fit its state"
-}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=NOT_YET[name]))
-        if name in NOT_YET
-        else name
-        for name in STREAMED
-    ],
-)
+@pytest.mark.parametrize("name", STREAMED)
 def test_neighbours_stream_exactly_at_every_end(tmp_path: Path, name: str) -> None:
     inputs, outputs, body, timing = STREAMED[name]
     src, dst = save_text(tmp_path / "src.onnx", inputs, outputs, body), tmp_path / "dst.onnx"

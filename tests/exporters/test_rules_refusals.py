@@ -114,7 +114,7 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         X,
         "float[batch,time,time,4] y",
         SIZES + "u = Unsqueeze(x, one)  to = Concat<axis=0>(one, t, one, one)  y = Expand(u, to)",
-        "Expand .* expands to a size that is not known",
+        "Expand .* along a second axis that counts frames",
     ),
     "joined-to-a-length": (
         X,
@@ -152,7 +152,7 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         CUT,
         "m = Constant<value_ints=[-1]>()  b = Constant<value_ints=[-9223372036854775808]>()"
         "  a = Constant<value_ints=[1]>()  y = Slice(x, m, b, a, m)",
-        "Slice .* by their place in the whole sequence",
+        "Slice .* read backward from its end",
     ),
     "last-of-a-few-frames": (
         X,
@@ -270,24 +270,7 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
 }
 
 
-# What the proof alone refuses, as a fault in rnnx, or a rule for another reason.
-NOT_YET = {
-    "padded-by-frames-that-differ": "frames that a Constant node holds are taken for computed",
-    "places-of-maxima": "places that are an output of the graph are overlooked",
-    "expanded-to-a-length": "a fixed length along time is overlooked",
-    "merged": "rows of batch and time that are an output of the graph are overlooked",
-}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=NOT_YET[name]))
-        if name in NOT_YET
-        else name
-        for name in REFUSED
-    ],
-)
+@pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_names_operator_and_reason(tmp_path: Path, name: str) -> None:
     inputs, outputs, body, message = REFUSED[name]
     src = save_text(tmp_path / "src.onnx", inputs, outputs, body)

@@ -84,7 +84,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
     "attention": (attended, "MatMul node .* multiplies frames by other frames"),
     "flip": (
         lambda p, x: p["gru"](x.flip(1))[0],
-        "Slice node .* by their place in the whole sequence",
+        "Slice node .* read backward from its end",
     ),
     "encoder-decoder": (decoded, "'parts.decoder'.*only when another sequence has ended"),
     "end-in-every-frame": (pooled_over_frames, "every frame with the value at the end"),

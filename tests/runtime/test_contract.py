@@ -97,14 +97,17 @@ def states(draw: st.DrawFn, name: str) -> State:
 @st.composite
 def contracts(draw: st.DrawFn) -> Contract:
     rate = draw(rates)
+    multiple = rate.denominator * draw(st.integers(1, 9))
+    fixed = multiple * 200 if draw(st.booleans()) else None
     listed = st.lists(ports(rate), max_size=3, unique_by=lambda port: port.name).map(tuple)
     return Contract(
         inputs=draw(listed),
         outputs=draw(listed),
         masks=tuple(draw(masks(f"mask{i:03}", rate)) for i in range(draw(st.integers(0, 2)))),
-        first_chunk=draw(st.integers(200, 300)),  # every count has come to something by then
-        chunk_multiple=rate.denominator * draw(st.integers(1, 9)),
-        chunk=draw(st.none() | st.integers(1, 9)),
+        # Every count has come to something by then.
+        first_chunk=fixed or draw(st.integers(200, 300)),
+        chunk_multiple=fixed or multiple,
+        chunk=fixed,
         states=tuple(draw(states(f"s{i:03}")) for i in range(draw(st.integers(0, 3)))),
         streaming=draw(st.booleans()),
         operators=draw(st.dictionaries(names, sizes, max_size=3)),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rnnx_exporters.scan import scan
     from rnnx_runtime import (
         ArtifactError,
+        BusyError,
         Contract,
         ExportError,
         InputError,
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
         State,
         Stream,
         StreamError,
+        StreamPool,
         load_contract,
     )
 
 __all__ = [
     "ArtifactError",
+    "BusyError",
     "Contract",
     "ExportError",
     "InputError",
@@ -54,6 +57,7 @@ __all__ = [
     "State",
     "Stream",
     "StreamError",
+    "StreamPool",
     "check",
     "export",
     "export_seq2seq",

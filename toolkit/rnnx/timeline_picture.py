@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from rnnx_exporters.timetable import Row
+from rnnx_runtime.errors import InputError
 
+_ENDINGS = (".png", ".svg", ".pdf")
 _ROW_INCHES, _MOST_ROWS = 0.32, 80
 _SEEN, _AHEAD, _BEFORE = "tab:blue", "tab:orange", "tab:green"
 _LEGEND = (("all before", _BEFORE), ("before", _SEEN), ("ahead", _AHEAD))
@@ -22,7 +25,13 @@ def draw(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     Args:
         path: the file to write; its ending tells the format (.png, .svg, .pdf).
         rows: the timetable.
+
+    Raises:
+        InputError: the file has another ending.
     """
+    ending = Path(path).suffix.lower()
+    if ending not in _ENDINGS:
+        raise InputError(f"{os.fspath(path)!r} is no .png, .svg or .pdf file", hint="Name it so.")
     shown = _telling(rows)[:_MOST_ROWS]
     figure = Figure(figsize=(9, 1.6 + _ROW_INCHES * len(shown)), dpi=120, layout="constrained")
     axes = figure.subplots()

@@ -35,6 +35,7 @@ _KEEP_TIME = "Merge features alone, or time with the batch alone: reshape to [ba
 _Asked = Callable[[Memory, ir.Node], Sequence[Size]]
 _MANY = 1 << 24
 _INT32_MAX = np.iinfo(np.int32).max
+_ZERO = ir.tensor([0.0])
 
 
 def transpose(node: ir.Node, facts: list[Fact]) -> Sequence[Fact]:
@@ -342,23 +343,18 @@ def _with_ends(node: ir.Node, facts: list[Fact], axis: int) -> Planned:
 
 def _uniform(value: ir.Value | None) -> float:
     """The number that a constant is full of."""
-    seen = value
-    while seen is not None and (node := seen.producer()) and node.op_type != "ConstantOfShape":
-        seen = _content(node)
-    content = _constant_fill(seen)
-    numbers = set() if content is None else set(np.unique(content.numpy()).tolist())
+    if value is None:
+        raise Refused("the frames that it adds are computed", "Add frames of zeros.")
+    content = ir.convenience.get_const_tensor(value)
+    node = value.producer()
+    if content is None and node is not None and node.op_type == "ConstantOfShape":
+        content = node.attributes["value"].as_tensor() if "value" in node.attributes else _ZERO
+    if content is None and node is not None:
+        return _uniform(_content(node))
+    numbers = np.unique(constant(value) if content is None else content.numpy())
     if len(numbers) != 1:
         raise Refused("the frames that it adds are not all alike", "Add frames of zeros.")
-    return float(numbers.pop())
-
-
-def _constant_fill(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """What a constant holds, or what ConstantOfShape fills its output with."""
-    node = None if value is None else value.producer()
-    if node is None:
-        return None if value is None else value.const_value
-    zero = ir.tensor([0.0])
-    return node.attributes["value"].as_tensor() if "value" in node.attributes else zero
+    return float(numbers[0])
 
 
 def _content(node: ir.Node) -> ir.Value | None:

@@ -64,7 +64,7 @@ def convolve(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
 
 def max_pool(node: ir.Node, facts: list[Fact]) -> Planned | Sequence[Fact]:
     """MaxPool: padded by what no maximum is."""
-    if len(node.outputs) > 1 and node.outputs[1].uses():
+    if any(out.uses() or out.is_graph_output() for out in node.outputs[1:]):
         raise Refused(
             "it gives the places of its maxima, which count from the start of its input",
             "Leave them out of what the model returns: give the maxima themselves.",
