@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 
 import onnx_ir as ir
 
 from rnnx_exporters.lengths import least_frames
 from rnnx_exporters.tidy import recurrent_nodes
 from rnnx_runtime.contract import DTYPES, Contract, Dims, Port
+from rnnx_runtime.count import Count
 from rnnx_runtime.errors import ExportError
 
 BATCH = "batch"
@@ -30,10 +32,11 @@ def describe(model: ir.Model, *, time: str = TIME) -> Contract:
     """
     batch = _batch_name(model.graph.inputs, time)
     lengths = lengths_inputs(model)
+    inputs = [_at_its_rate(_port(value, batch, time), time) for value in model.graph.inputs]
     return Contract(
         inputs=tuple(
-            replace(_port(value, batch, time), counts_frames=value in lengths)
-            for value in model.graph.inputs
+            replace(port, counts_frames=value in lengths)
+            for port, value in zip(inputs, model.graph.inputs, strict=True)
         ),
         outputs=tuple(_port(value, batch, time) for value in model.graph.outputs),
         first_chunk=least_frames(model, time),
@@ -100,6 +103,16 @@ def _port(value: ir.Value, batch: str, time: str) -> Port:
         time_axis=_time_axis(dims, time),
         num_embeddings=_num_embeddings(value) if dtype.startswith("int") else None,
     )
+
+
+def _at_its_rate(port: Port, time: str) -> Port:
+    """An input of which several frames come with each frame of time: `160*time`."""
+    dim = "" if port.time_axis is None else str(port.dims[port.time_axis])
+    rate = re.fullmatch(rf"(\d+) *\* *{re.escape(time)}", dim)
+    if rate is None:
+        return port
+    count = Count().then(multiplier=int(rate[1]))
+    return replace(port, stride=Fraction(1, int(rate[1])), count=count, length=count)
 
 
 def _time_axis(dims: Dims, time: str) -> int | None:

@@ -44,7 +44,7 @@ def _guard_inputs(model: ir.Model, layout: Layout) -> None:
         )
     for value, (_, axes) in zip(model.graph.inputs, tensors, strict=True):
         for axis, name in axes.items():
-            if value.shape is None or str(value.shape[axis]) != name:
+            if value.shape is None or str(value.shape[axis]).replace(" ", "") != name:
                 raise ExportError(
                     f"axis {axis} ({name!r}) of input {value.name!r} is frozen at"
                     f" {value.shape and value.shape[axis]}",

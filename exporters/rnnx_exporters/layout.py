@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +21,7 @@ from rnnx_exporters.describe import TIME as TIME
 from rnnx_runtime.errors import ExportError, InputError
 
 _MOST_PLACES = 500
+_RATED = re.compile(r"([1-9]\d*\*)?[^\W\d]\w*")
 _ASK = (
     "Name the free axes: dynamic_shapes={'x': {0: 'batch', 1: 'time'}}"
     " (on the command line: --input 'x=float32[batch,time,40]')."
@@ -66,11 +68,11 @@ class Layout:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The example's size of each named axis."""
+        """The example's size of each named axis; of `160*time`, that of `time`."""
         return {
-            name: leaf.shape[axis]
+            name: leaf.shape[axis] // rate
             for leaf, axes in zip(_leaves(self.args), self.axes, strict=True)
-            for axis, name in axes.items()
+            for axis, (rate, name) in _rated(axes)
         }
 
     def tensors(self) -> list[tuple[Tensor, Axes]]:
@@ -81,7 +83,14 @@ class Layout:
     def dims(self, sizes: Sizes) -> Any:
         """The free axes as torch.export takes them, in the structure of `args`."""
         dims = {name: sizes.dim(name) for name in self.sizes}
-        specs = [{axis: dims[name] for axis, name in axes.items()} or None for axes in self.axes]
+        specs = [
+            {
+                axis: dims[name] if rate == 1 else rate * dims[name]
+                for axis, (rate, name) in _rated(axes)
+            }
+            or None
+            for axes in self.axes
+        ]
         return pytree.tree_unflatten(specs, pytree.tree_structure(self.args))
 
     def resized(self, sizes: Mapping[str, int]) -> Layout:
@@ -219,9 +228,16 @@ def _read(value: Any, spec: Any) -> Iterator[Axes]:
 
 def _name(dim: Any) -> str:
     name = dim if isinstance(dim, str) else getattr(dim, "__name__", None)
-    if not isinstance(name, str) or not name.isidentifier():
+    if not isinstance(name, str) or _RATED.fullmatch(name) is None:
         raise InputError(f"the free axis {dim!r} has no name", hint=_ASK)
     return name
+
+
+def _rated(axes: Axes) -> Iterator[tuple[int, tuple[int, str]]]:
+    """The axes with how many of theirs come with each of the name: 160 for `160*time`."""
+    for axis, name in axes.items():
+        rate, _, plain = name.rpartition("*")
+        yield axis, (int(rate or 1), plain)
 
 
 def _hold(leaf: Any, axes: Axes) -> None:
@@ -234,8 +250,8 @@ def _hold(leaf: Any, axes: Axes) -> None:
 
 def _hold_sizes(layout: Layout) -> None:
     for leaf, axes in layout.tensors():
-        for axis, name in axes.items():
-            if leaf.shape[axis] != layout.sizes[name] or not leaf.shape[axis]:
+        for axis, (rate, name) in _rated(axes):
+            if leaf.shape[axis] != rate * layout.sizes[name] or not leaf.shape[axis]:
                 raise InputError(
                     f"axis {name!r} of the example has the sizes {leaf.shape[axis]} and"
                     f" {layout.sizes[name]}; it must have one size, and at least 1"
@@ -243,10 +259,11 @@ def _hold_sizes(layout: Layout) -> None:
 
 
 def _resize(leaf: Any, axes: Axes, sizes: Mapping[str, int]) -> Any:
-    for axis, name in axes.items():
+    for axis, (rate, name) in _rated(axes):
         if name in sizes:
+            size = rate * sizes[name]
             # In order, so that lengths that are sorted stay so.
-            index = torch.arange(sizes[name], device=leaf.device) * leaf.shape[axis] // sizes[name]
+            index = torch.arange(size, device=leaf.device) * leaf.shape[axis] // size
             leaf = leaf.index_select(axis, index)
     return leaf
 

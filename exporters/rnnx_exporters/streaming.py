@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from rnnx_exporters import artifact
+from rnnx_exporters.clock import Clock
 from rnnx_exporters.describe import TIME, describe
 from rnnx_exporters.fixed_shapes import fix_shapes
 from rnnx_exporters.lifting import drop_zero_states
@@ -163,7 +164,9 @@ def _refuse_lengths(model: ir.Model) -> None:
 
 
 def _fact(port: Port) -> Fact:
-    return None if port.time_axis is None else Frames(port.time_axis)
+    if port.time_axis is None:
+        return None
+    return Frames(port.time_axis, Clock(port.stride, port.count, port.length))
 
 
 def _carry_out(plan: Plan, memory: Memory) -> None:

@@ -14,9 +14,10 @@ import onnxruntime as ort
 from rnnx_exporters.clock import Clock
 from rnnx_exporters.compare import ATOL, compare
 from rnnx_exporters.proof import session_of
+from rnnx_runtime.chunks import cut
 from rnnx_runtime.contract import Contract, Port
 from rnnx_runtime.errors import NotStreamableError
-from rnnx_runtime.model import Model
+from rnnx_runtime.model import Model, size_along
 from rnnx_runtime.samples import random_inputs
 from rnnx_runtime.stream import Stream
 
@@ -108,17 +109,13 @@ def _in_chunks(
 ) -> dict[str, Array]:
     """The stream's outputs over the whole of `feeds`, fed in random chunks, tail included."""
     contract = stream.model.contract
-    timed = {p.name: p.time_axis for p in contract.inputs if p.time_axis is not None}
-    frames = min(feeds[name].shape[axis] for name, axis in timed.items())
+    frames = size_along(contract, feeds, "time") or 0
     longest = max(8, frames // 3)
     pieces: list[dict[str, Array]] = []
     start = 0
     while start < frames:
         stop = min(frames, start + int(rng.integers(1, longest)))
-        chunk = {
-            name: x.take(range(start, stop), timed[name]) if name in timed else x
-            for name, x in feeds.items()
-        }
+        chunk = cut(contract.inputs, feeds, start, stop)
         pieces.append(_named(contract, stream.feed(chunk)))
         start = stop
     pieces.append(_named(contract, stream.flush()))
@@ -189,7 +186,7 @@ def _probe(
     """Whether a changed frame of an input changes any output."""
     at = min(contract.first_chunk + 4 * contract.chunk_multiple, frames - 1)
     feeds = random_inputs(contract, rng, batch=1, frames=frames)
-    loud = {**feeds, port.name: _loud(port, feeds[port.name], at)}
+    loud = {**feeds, port.name: _loud(port, feeds[port.name], port.here(at))}
     quiet, other = _run_offline(session, feeds, contract), _run_offline(session, loud, contract)
     reached = False
     for out in contract.outputs:

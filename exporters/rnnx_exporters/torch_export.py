@@ -204,7 +204,9 @@ def _symbols(graph: ir.Model, layout: Layout) -> dict[str, str]:
 def _symbol(size: str, name: str) -> tuple[str, str]:
     """Torch's symbol in the size of an axis, and what it is; `4*s60` where 4 divides the size."""
     multiple, _, symbol = size.rpartition("*")
-    return symbol, f"({name} // {multiple})" if multiple else name
+    rate, _, plain = name.rpartition("*")
+    whole = multiple == rate  # 160*s60 is 160*time
+    return symbol, plain if whole else f"({plain} // {multiple})" if multiple else plain
 
 
 def _outputs(graph: ir.Model) -> Iterator[ir.Value]:

@@ -85,8 +85,7 @@ class Bound:
 
 
 def _allocate_port(port: Port, batch: int, frames: int) -> ort.OrtValue:
-    here = int(frames / port.stride)
-    return allocate(port.shape(batch=batch, frames=here), port.dtype)
+    return allocate(port.shape(batch=batch, frames=port.here(frames)), port.dtype)
 
 
 def allocate(shape: tuple[int, ...], dtype: str) -> ort.OrtValue:

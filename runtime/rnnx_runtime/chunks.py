@@ -75,8 +75,13 @@ def of_the_sequence(
 def cut(
     ports: Sequence[Port], arrays: Mapping[str, Array], start: int, stop: int | None
 ) -> dict[str, Array]:
-    """The frames from `start` to `stop` of every array that has frames."""
-    return {port.name: _frames_of(port, arrays[port.name], start, stop) for port in ports}
+    """The frames from `start` to `stop` of every input that has frames."""
+    return {
+        port.name: _frames_of(
+            port, arrays[port.name], port.here(start), None if stop is None else port.here(stop)
+        )
+        for port in ports
+    }
 
 
 def in_a_row(ports: Sequence[Port], parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
@@ -109,5 +114,5 @@ def _lengthened(port: Port, array: Array, frames: int) -> Array:
     if port.time_axis is None:
         return array
     missing = [(0, 0)] * array.ndim
-    missing[port.time_axis] = (0, frames - array.shape[port.time_axis])
+    missing[port.time_axis] = (0, port.here(frames) - array.shape[port.time_axis])
     return np.pad(array, missing)

@@ -81,6 +81,10 @@ class Port:
         first = 0 if self.receptive_field is None else last - self.receptive_field + 1
         return first, last
 
+    def here(self, frames: int) -> int:
+        """How many frames an input has where the network's input has so many."""
+        return int(frames / self.stride)
+
     def shape(self, *, batch: int, frames: int) -> tuple[int, ...]:
         """The concrete shape for `batch` sequences of `frames` frames.
 

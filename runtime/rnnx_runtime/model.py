@@ -140,13 +140,14 @@ def size_along(contract: Contract, arrays: Mapping[str, Array], axis: str) -> in
         InputError: two inputs disagree.
     """
     sizes = {
-        port.name: arrays[port.name].shape[position]
+        port.name: arrays[port.name].shape[position] * (port.stride if axis == "time" else 1)
         for port in contract.inputs
         if (position := getattr(port, f"{axis}_axis")) is not None
     }
-    if len(set(sizes.values())) > 1:
-        raise InputError(f"the inputs disagree in their {axis} axis: {sizes}")
-    return next(iter(sizes.values()), None)
+    if len(set(sizes.values())) > 1 or any(size != int(size) for size in sizes.values()):
+        shown = {name: str(size) for name, size in sizes.items()}
+        raise InputError(f"the inputs disagree in their {axis} axis: {shown}")
+    return next((int(size) for size in sizes.values()), None)
 
 
 def refuse_empty(contract: Contract, arrays: Mapping[str, Array]) -> None:

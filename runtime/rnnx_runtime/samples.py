@@ -16,7 +16,7 @@ def random_inputs(
     """One array for each input: normal floats, ids below `num_embeddings`, falling lengths."""
     arrays = {}
     for port in contract.inputs:
-        shape = port.shape(batch=batch, frames=frames)
+        shape = port.shape(batch=batch, frames=port.here(frames))
         random = _lengths(rng, shape, frames) if port.counts_frames else _random(port, rng, shape)
         arrays[port.name] = random.astype(port.dtype)
     return arrays

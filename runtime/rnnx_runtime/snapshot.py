@@ -104,7 +104,7 @@ def _expected(taken: Snapshot, contract: Contract) -> dict[str, tuple[str, tuple
     outputs = [(port.name, port) for port in contract.outputs]
     read = [(name, p) for name, p in outputs if p.time_axis is None and name in taken.arrays]
     shapes = {
-        name: (port.dtype, port.shape(batch=taken.batch, frames=taken.position - fed))
+        name: (port.dtype, port.shape(batch=taken.batch, frames=port.here(taken.position - fed)))
         for name, port in held + read
     }
     for state in contract.states:

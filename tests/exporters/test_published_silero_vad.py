@@ -159,3 +159,25 @@ def _vowels(seconds: int) -> np.ndarray:
     syllables = (1 + np.sin(2 * np.pi * 4 * t)) * (t % 2 < 1)
     hiss = np.random.default_rng(0).normal(0, 1e-3, t.shape)
     return (0.1 * voice * syllables + hiss)[None].astype(np.float32)
+
+
+def test_it_streams_with_the_context_found_by_itself(published: Any, tmp_path: Path) -> None:
+    path = tmp_path / "vad.onnx"
+    module = _Detector(published._model.state_dict())
+    contract = rnnx.export(module, (torch.randn(1, 4 * WINDOW),), path, streaming=True)
+    assert (contract.first_chunk, contract.chunk_multiple) == (WINDOW, WINDOW)
+    caches = [state for state in contract.states if state.kind == "cache"]
+    assert [(state.dims, state.start_frames) for state in caches] == [
+        (("batch", 1, CONTEXT), CONTEXT)
+    ]
+    waveform = _vowels(4)
+    stream = rnnx.Stream(path)
+    places = range(0, waveform.shape[1], 700)
+    parts = [stream.feed(waveform[:, place : place + 700]) for place in places]
+    found = np.concatenate([*parts, stream.flush()], 1)
+    whole = waveform.shape[1] // WINDOW * WINDOW
+    published.reset_states()
+    with torch.no_grad():
+        windows = torch.from_numpy(waveform[:, :whole]).split(WINDOW, 1)
+        expected = torch.cat([published(window, RATE) for window in windows], 1).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)

@@ -13,7 +13,9 @@ from rnnx.parity.reference import Reference
 from rnnx.parity.report import Finding
 from rnnx.parity.sequence import judge
 from rnnx_runtime import Contract, Model, Port, Stream
+from rnnx_runtime.chunks import cut
 from rnnx_runtime.errors import InputError
+from rnnx_runtime.model import size_along
 from rnnx_runtime.samples import random_inputs
 
 Array = npt.NDArray[Any]
@@ -61,21 +63,16 @@ def _failed(
 def run_in_chunks(stream: Stream, feeds: Mapping[str, Array], chunk: int) -> dict[str, Array]:
     """The stream's outputs over all of `feeds`, fed `chunk` frames at a time, tail included."""
     contract = stream.model.contract
-    axes = {p.name: p.time_axis for p in contract.inputs if p.time_axis is not None}
-    frames = min(feeds[name].shape[axis] for name, axis in axes.items())
-    pieces = []
-    for start in range(0, frames, chunk):
-        part = range(start, min(start + chunk, frames))
-        pieces.append(stream.feed({n: _cut(x, axes.get(n), part) for n, x in feeds.items()}))
+    frames = size_along(contract, feeds, "time") or 0
+    pieces = [
+        stream.feed(cut(contract.inputs, feeds, start, start + chunk))
+        for start in range(0, frames, chunk)
+    ]
     pieces.append(stream.flush())
     named = [_named(contract, piece) for piece in pieces]
     return {
         port.name: _join(port, [piece[port.name] for piece in named]) for port in contract.outputs
     }
-
-
-def _cut(value: Array, axis: int | None, part: range) -> Array:
-    return value if axis is None else value.take(part, axis)
 
 
 def _named(contract: Contract, result: Array | dict[str, Array]) -> dict[str, Array]:

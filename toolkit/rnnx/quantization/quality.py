@@ -12,6 +12,7 @@ import numpy.typing as npt
 from rnnx.bench import measure
 from rnnx.quantization.calibration import Feeds
 from rnnx_runtime.binding import Result
+from rnnx_runtime.chunks import cut
 from rnnx_runtime.contract import Contract
 from rnnx_runtime.errors import InputError, QuantizationError
 from rnnx_runtime.model import Model, size_along
@@ -166,11 +167,4 @@ def _values(
 
 def _chunk(contract: Contract, feeds: Feeds, start: int) -> Feeds:
     """The shortest chunk that can be run: one frame, or as many as the strides make one of."""
-    cut = {port.name: port.time_axis for port in contract.inputs}
-    chunk = {}
-    for name, array in feeds.items():
-        axis = cut[name]
-        stop = start + contract.chunk_multiple
-        whole = slice(start, stop)
-        chunk[name] = array if axis is None else array[(slice(None),) * axis + (whole,)]
-    return chunk
+    return cut(contract.inputs, feeds, start, start + contract.chunk_multiple)
