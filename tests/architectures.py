@@ -146,6 +146,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "transposed convolution": Architecture(
         partial(sequence.Upsampled, nearest=False), **over(2, 2, 3, 16), lengths=(12, 25, 40)
     ),
+    "sub-pixels": Architecture(sequence.Subpixels, **over(1, 2, 9, 4)),
     "slow and fast": Architecture(sequence.Repeated, **over(1, 2, 16, 4), lengths=(12, 24, 40)),
     # several inputs and outputs
     "personal": Architecture(

@@ -328,7 +328,6 @@ class DeepFilter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ahead = nn.ConstantPad2d((0, 0, -2, 2), 0.0)
         self.conv = nn.Conv2d(1, 4, (3, 3), padding=(0, 1))
         self.gru, self.taps = GroupedGru(16, 8, 2), nn.Linear(8, 3 * 4 * 2)
 

@@ -191,6 +191,18 @@ class Stacked(nn.Module):
         return self.lstm(x.reshape(batch, frames // 3, features * 3))[0]
 
 
+class Subpixels(nn.Module):
+    """Twice the frames, both halves of what a layer gives for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lower, self.upper = nn.GRU(4, 6, batch_first=True), nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.lower(x)[0]
+        return self.upper(y.reshape(x.shape[0], x.shape[1] * 2, 3))[0]
+
+
 class Smoothed(nn.Module):
     """Per-channel energy normalisation: an exponential moving average by `rnnx.scan`."""
 

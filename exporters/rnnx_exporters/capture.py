@@ -80,23 +80,20 @@ class Captured:
     assumptions: Sequence[Assumption] = ()
 
 
-def capture(
-    module: torch.nn.Module, layout: Layout, opset_version: int, *, scans: bool
-) -> Captured:
+def capture(module: torch.nn.Module, layout: Layout, opset_version: int) -> Captured:
     """The ONNX graph of `module`, recurrent layers native, free axes free.
 
     Args:
         module: the network; left as it is.
         layout: the example and its free axes.
         opset_version: the ONNX opset.
-        scans: whether a projected LSTM may be a Scan, where that is faster.
 
     Raises:
         ExportError: torch cannot capture the model, or its code freezes a free size.
     """
     with quiet(), _recording() as frozen:
         try:
-            program, layers = _traced(module, layout, scans)
+            program, layers = _traced(module, layout)
         except RnnxError:
             raise
         except Exception as error:  # torch.export raises many unrelated classes
@@ -109,31 +106,29 @@ def _assumed(program: torch.export.ExportedProgram, frozen: Frozen) -> list[Assu
     return [replace(one, line=lines.get(one.guard, frozen.line)) for one in assumptions(program)]
 
 
-def _traced(
-    module: torch.nn.Module, layout: Layout, scans: bool
-) -> tuple[torch.export.ExportedProgram, int]:
+def _traced(module: torch.nn.Module, layout: Layout) -> tuple[torch.export.ExportedProgram, int]:
     """The program and the layers it called.
 
     Where sizes have a least, or a length must be a multiple of something, torch is told so.
     """
     try:
-        return _trace(module, layout, scans, Sizes())
+        return _trace(module, layout, Sizes())
     except UserError as error:
         refused = error
     for sizes in _told(str(refused), layout):
         try:
-            return _trace(module, layout, scans, sizes)
+            return _trace(module, layout, sizes)
         except UserError:
             continue
     raise refused
 
 
 def _trace(
-    module: torch.nn.Module, layout: Layout, scans: bool, sizes: Sizes
+    module: torch.nn.Module, layout: Layout, sizes: Sizes
 ) -> tuple[torch.export.ExportedProgram, int]:
     module = copy.deepcopy(module)  # tracing may leave symbolic tensors in its attributes
     invert_projections(module)
-    with _unchecked(module), Recurrent(module, scans=scans) as recurrent:
+    with _unchecked(module), Recurrent(module) as recurrent:
         program = torch.export.export(
             module,
             layout.args,

@@ -85,7 +85,7 @@ class Layout:
         return pytree.tree_unflatten(specs, pytree.tree_structure(self.args))
 
     def resized(self, sizes: Mapping[str, int]) -> Layout:
-        """The same layout with the named axes of the example repeated or cut to `sizes`."""
+        """The same layout with the named axes of the example repeated or thinned to `sizes`."""
         leaves = [
             _resize(leaf, axes, sizes)
             for leaf, axes in zip(_leaves(self.args), self.axes, strict=True)
@@ -292,7 +292,8 @@ def _is_time(run: Callable[[Layout], Seen], seen: Seen, layout: Layout) -> bool:
     """Whether the first recurrent layer sees another length, and the same batch."""
     if seen is None or not layout.sizes:
         return False
-    longer = run(layout.resized({TIME: 2 * layout.sizes[TIME] + 1}))
+    # A multiple, since a network may take no other length.
+    longer = run(layout.resized({TIME: 3 * layout.sizes[TIME]}))
     return longer is not None and longer[0] == seen[0] and longer[1] != seen[1]
 
 

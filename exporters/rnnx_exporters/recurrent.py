@@ -42,16 +42,14 @@ class Recurrent(TorchFunctionMode):
 
     Args:
         module: the network that is exported, its projections inverted (`invert_projections`).
-        scans: whether a projected LSTM may be a Scan, which cannot stream.
 
     Attributes:
         layers: how many ONNX nodes the calls seen so far must become.
     """
 
-    def __init__(self, module: torch.nn.Module, *, scans: bool) -> None:
+    def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
         self.layers = 0
-        self._scans = scans
         lstms = [layer for layer in module.modules() if isinstance(layer, torch.nn.LSTM)]
         self._projected = [layer for layer in lstms if layer.proj_size]
         self._packed = PackedSequences()
@@ -111,7 +109,7 @@ class Recurrent(TorchFunctionMode):
         for state in states:  # torch's own check is left out (`_unchecked`)
             _check(state.shape[1] == x.shape[0 if batch_first else 1])
         inverses = _pseudo_inverses(self._projected, params)
-        if inverses and lengths is None and self._scans and scan_is_faster(*inverses[0].shape):
+        if inverses and lengths is None and scan_is_faster(*inverses[0].shape):
             return run_scans(x, states, params, num_layers, bidirectional, batch_first)
         self.layers += num_layers
         options = (inverses, has_biases, num_layers, bidirectional, batch_first)

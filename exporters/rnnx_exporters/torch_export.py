@@ -79,9 +79,7 @@ def export(
             "a torch.export program has frozen the length of its recurrent layers", hint=WAY_OUT
         )
     opset_version = opset_version or OPSET_VERSION
-    graph, layout, difference = graph_of(
-        model, tuple(args), dynamic_shapes, opset_version, scans=not streaming
-    )
+    graph, layout, difference = graph_of(model, tuple(args), dynamic_shapes, opset_version)
     name_ports(graph, input_names, output_names)
     contract = describe(graph)
     contract = dataclasses.replace(
@@ -121,12 +119,8 @@ def graph_of(
     args: tuple[Any, ...],
     dynamic_shapes: Any,
     opset_version: int = OPSET_VERSION,
-    *,
-    scans: bool = True,
 ) -> tuple[ir.Model, Layout, float]:
     """The offline graph of a model, tidied, guarded and proven; as `export` takes its arguments.
-
-    A projected LSTM may be a Scan, unless `scans` is False: it could not stream.
 
     Returns:
         The graph, the layout of its inputs, and how far it is from the model.
@@ -135,7 +129,7 @@ def graph_of(
         ExportError: the model cannot be captured, freezes an axis, or the graph differs from it.
         InputError: an argument does not fit, or the model does not run on `args`.
     """
-    module, captured, layout = _capture(model, args, dynamic_shapes, opset_version, scans)
+    module, captured, layout = _capture(model, args, dynamic_shapes, opset_version)
     graph = captured.model
     names = [str(value.name) for value in graph.graph.inputs]
     symbols = _symbols(graph, layout)
@@ -157,7 +151,6 @@ def _capture(
     args: tuple[Any, ...],
     dynamic_shapes: Any,
     opset_version: int,
-    scans: bool,
 ) -> tuple[torch.nn.Module, Captured, Layout]:
     """The model to hold the graph against, the captured graph, and the layout of its inputs."""
     if isinstance(model, torch.export.ExportedProgram):
@@ -169,7 +162,7 @@ def _capture(
     module, args = frozen_copy(model), prepared_args(args)
     _try(module, args)
     layout = _layout(module, args, dynamic_shapes).traceable()
-    return module, capture(module, layout, opset_version, scans=scans), layout
+    return module, capture(module, layout, opset_version), layout
 
 
 def _layout(module: torch.nn.Module, args: tuple[Any, ...], dynamic_shapes: Any) -> Layout:

@@ -305,11 +305,25 @@ def test_a_narrow_projection_of_packed_sequences_stays_native(tmp_path: Path) ->
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
-def test_a_narrow_projection_stays_native_where_it_streams(tmp_path: Path) -> None:
+def test_a_narrow_projection_streams_as_a_scan(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     module = nn.LSTM(4, 256, proj_size=2, batch_first=True)
-    rnnx.export(module, (torch.randn(2, 5, 4),), path, streaming=True)
-    assert operators(path).count("LSTM") == 1
+    axes = {"input": {0: "batch", 1: "time"}}
+    rnnx.export(
+        module,
+        (torch.randn(2, 5, 4),),
+        path,
+        dynamic_shapes=axes,
+        output_names=("y", "h", "c"),
+        streaming=True,
+    )
+    assert operators(path).count("Scan") == 1
+    stream, x = rnnx.Stream(path, batch=2), torch.randn(2, 9, 4)
+    found = [stream.feed(part.numpy()) for part in x.split((1, 3, 5), 1)]
+    y, (h, c) = module(x)
+    np.testing.assert_allclose(np.concatenate([f["y"] for f in found], 1), y.detach(), atol=1e-6)
+    np.testing.assert_allclose(found[-1]["h"], h.detach(), atol=1e-6)
+    np.testing.assert_allclose(found[-1]["c"], c.detach(), atol=1e-6)
 
 
 @pytest.mark.parametrize(

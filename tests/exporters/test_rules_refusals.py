@@ -173,10 +173,12 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         "i = Cast<to=7>(x)  y = Gather(x, i)",
         "Gather .* an index that depends on the frames",
     ),
-    "twice-the-length": (
+    "three-in-two": (
         X,
-        "float[batch,rest,2] y",
-        SIZES + "n = Mul(t, two)  to = Concat<axis=0>(b, n, two)  y = Reshape(x, to)",
+        "float[batch,rest,6] y",
+        SIZES
+        + "m = Constant<value_ints=[-1]>()  six = Constant<value_ints=[6]>()"
+        + "  to = Concat<axis=0>(b, m, six)  y = Reshape(x, to)",
         "Reshape .* merges the time axis",
     ),
     "merged": (

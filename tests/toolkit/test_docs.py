@@ -11,7 +11,7 @@ import pytest
 from command_line import run
 
 ROOT = Path(__file__).parents[2]
-SHOWN = re.compile(r"^    \$ rnnx (.+(?:\\\n.+)*)\n((?:    .+\n)+)", re.MULTILINE)
+SHOWN = re.compile(r"^    \$ rnnx ((?:.+\\\n)*.+)\n((?:    .+\n)+)", re.MULTILINE)
 MEASURED = re.compile(r"[0-9.]+e-[0-9]+|[0-9.]+ KB")
 
 
@@ -26,6 +26,6 @@ def test_the_streaming_page_shows_what_is_printed(
     shown = SHOWN.findall((ROOT / "docs/streaming.md").read_text())
     assert len(shown) == 2
     for command, output in shown:
-        ended = run(capsys, *shlex.split(command))
+        ended = run(capsys, *shlex.split(command.replace("\\\n", " ")))
         expected = re.sub("(?m)^    ", "", output)
         assert MEASURED.sub("#", ended.out) == MEASURED.sub("#", expected), command

@@ -238,3 +238,34 @@ def test_big_endian_arrays_are_taken(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=np.arange(4, dtype=">f4"))
     (x,) = from_arrays(Net(), str(tmp_path / "data.npz"))
     assert x.tolist() == [0, 1, 2, 3]
+
+
+class Demanding(torch.nn.Module):
+    """Takes lengths of a multiple, from a least on."""
+
+    def __init__(self, multiple: int, least: int) -> None:
+        super().__init__()
+        self.multiple, self.least = multiple, least
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[1] % self.multiple or x.shape[1] < self.least:
+            raise ValueError(f"{x.shape[1]} frames")
+        return x
+
+
+@pytest.mark.parametrize(
+    ("multiple", "least", "frames"),
+    [(1, 1, 11), (4, 1, 64), (1, 400, 1024), (1024, 2000, 16384), (1, 20000, 163840), (7, 1, 11)],
+)
+def test_longer_examples_are_tried_until_the_model_runs(
+    multiple: int, least: int, frames: int
+) -> None:
+    """None runs at a multiple of 7: the export tells it of the shortest."""
+    (x,), free = from_declarations(Demanding(multiple, least), ["x=float32[batch,time]"])
+    assert tuple(x.shape) == (2, frames)
+    assert free == {"x": {0: "batch", 1: "time"}}
+
+
+def test_no_longer_example_is_made_without_time() -> None:
+    (x,), _ = from_declarations(Demanding(64, 64), ["x=float32[batch,11]"])
+    assert tuple(x.shape) == (2, 11)

@@ -16,7 +16,7 @@ SEQUENCE_LENS = 4
 
 def step_through(node: ir.Node, facts: list[Fact]) -> Planned:
     """RNN, GRU, LSTM: `Y` has a frame for each input frame, `Y_h` and `Y_c` the last state."""
-    if isinstance(facts[0], Frames) and facts[0].axis == 1:
+    if isinstance(facts[0], Frames) and facts[0].axis == 1 and _has_fixed_length(node.inputs[0]):
         return _inside_frames(node, facts)
     direction = node.attributes.get("direction")
     if direction is not None and direction.as_string() != "forward":
@@ -31,6 +31,11 @@ def step_through(node: ir.Node, facts: list[Fact]) -> Planned:
     behind = replace(frames, clock=frames.clock.remembering())
     readouts = [Readout(node, behind, out, wire=node.outputs[0]) for out in node.outputs[1:]]
     return Planned([behind, Last()], [*readouts, Lift(node, frames)])
+
+
+def _has_fixed_length(value: ir.Value | None) -> bool:
+    """Whether it runs over features: over a free axis it would run over the batch by mistake."""
+    return value is not None and value.shape is not None and isinstance(value.shape[0], int)
 
 
 def _inside_frames(node: ir.Node, facts: list[Fact]) -> Planned:
