@@ -24,6 +24,9 @@ _TIME = "?"
 _REST = 32
 _LENGTHS = (*range(64, 64 + _REST), 720, 8192, 96000)
 
+# What shape inference names a size that it does not know.
+_UNKNOWN = "unk__"
+
 Array = npt.NDArray[Any]
 
 
@@ -173,7 +176,8 @@ def _is_open(value: ir.Value) -> bool:
     if not value.name or value.is_graph_output():
         return False
     return value.shape is None or any(
-        isinstance(dim, ir.SymbolicDim) and dim.value is None for dim in value.shape
+        isinstance(dim, ir.SymbolicDim) and (dim.value or _UNKNOWN).startswith(_UNKNOWN)
+        for dim in value.shape
     )
 
 
