@@ -234,17 +234,23 @@ def batch_norm(net: Net, draw: Draw, x: Wire) -> Wire:
 
 def layer_norm(net: Net, draw: Draw, x: Wire) -> Wire:
     x = net.laid(x, draw(one_of("btf", "tbf")))
+    if x.sizes["f"] == 1:  # of which nothing would be left
+        return x
     scale = net.weight(x.sizes["f"])
     name = net.op("LayerNormalization", x.name, scale, axis=-1, epsilon=0.1)
     return net.wire(name, x, x.axes)
 
 
 def softmax(net: Net, draw: Draw, x: Wire) -> Wire:
+    if x.sizes["f"] == 1:
+        return x
     axis = draw(one_of(x.at("f"), x.at("f") - len(x.axes)))
     return net.wire(net.op("Softmax", x.name, axis=axis), x, x.axes)
 
 
 def mean_of_features(net: Net, draw: Draw, x: Wire) -> Wire:
+    if x.sizes["f"] == 1:
+        return x
     centre = net.op("ReduceMean", x.name, net.ints(x.at("f")))
     return net.wire(net.op("Sub", x.name, centre), x, x.axes)
 
