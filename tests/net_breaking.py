@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from net_layers import (
+    linear,
     scan,
 )
 from net_wires import (
@@ -105,15 +106,14 @@ def attended(net: Net, draw: Draw, x: Wire) -> Wire:
 
 
 def merged_with_features(net: Net, draw: Draw, x: Wire) -> Wire:
-    x = net.laid(x, "btf")
-    flat = (
-        net.op("Flatten", x.name)
-        if draw(st.booleans())
-        else net.op("Reshape", x.name, net.ints(0, -1))
-    )
+    """All frames of the first feature, and behind them all of the second."""
+    x = net.laid(linear(net, draw, x, out=2), "bft")
+    if draw(st.booleans()):
+        flat = net.op("Flatten", x.name)
+    else:
+        flat = net.op("Reshape", x.name, net.ints(0, -1))
     deep = net.op("Unsqueeze", flat, net.ints(2))
-    frames = [n * x.sizes["f"] for n in x.frames]
-    return net.wire(deep, x, "btf", frames, f=1, stride=x.stride / x.sizes["f"])
+    return net.wire(deep, x, "btf", [2 * n for n in x.frames], f=1, stride=x.stride / 2)
 
 
 def summed_backward(net: Net, draw: Draw, x: Wire) -> Wire:
