@@ -10,6 +10,7 @@ on, and buffers stay bound.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -35,6 +36,7 @@ Array = npt.NDArray[Any]
 
 # Bound buffers kept for chunk lengths met before; a source that varies its chunks meets few.
 _KEPT_LENGTHS = 8
+_LARGEST_TAIL = 1 << 26  # numbers
 
 
 class Stream:
@@ -276,12 +278,23 @@ class Stream:
     def _run_to_the_end(self, frames: int) -> Result:
         """Run over what is held and so many zeros that the last frame of the sequence comes out."""
         contract = self.model.contract
+        self._refuse_long(frames)
         arrays = chunks.lengthened(contract.inputs, self._kept_inputs(), frames)
         if contract.chunk is not None:
             return self._run_chunks(arrays, frames, self.position)
         results = self._run_unbound(arrays, frames, self.position)
         whole = chunks.of_the_sequence(contract, results, self._fed, self.position)
         return self._keep_readouts(whole)
+
+    def _refuse_long(self, frames: int) -> None:
+        """A contract that asks for an endless tail is no network's."""
+        ports = self.model.contract.inputs
+        shapes = (port.shape(batch=self.batch, frames=port.here(frames)) for port in ports)
+        if sum(map(math.prod, shapes)) > _LARGEST_TAIL:
+            raise ArtifactError(
+                f"to end the sequence, {self.model.path!r} asks for {frames} frames more",
+                hint="Its contract was edited by hand; export it again.",
+            )
 
     def _kept_inputs(self) -> dict[str, Array]:
         """The frames that are held, and the inputs without frames as they were given last."""

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
@@ -237,7 +237,7 @@ def test_a_random_network_streams_in_fixed_chunks(net: Any, seed: int, steps: in
     rng = np.random.default_rng(seed)
     with TemporaryDirectory() as name:
         src, dst = save(net, Path(name) / "src.onnx"), Path(name) / "dst.onnx"
-        multiple = rnnx.to_streaming(src, dst).chunk_multiple
+        multiple = streamed(src, dst).chunk_multiple
         contract = rnnx.to_streaming(src, dst, chunk=multiple * steps)
         assert free_shapes(dst) == []
         model = rnnx.Model(dst)
@@ -251,6 +251,16 @@ def test_a_random_network_streams_in_fixed_chunks(net: Any, seed: int, steps: in
             expected = whole(src, feeds | {k: v.astype(np.float32) for k, v in zeros.items()})
             middle = int(rng.integers(0, frames + 1))
             hold(fed(model.stream(), feeds, [middle, frames - middle]), expected)
+
+
+def streamed(src: Path, dst: Path) -> rnnx.Contract:
+    """The artifact; networks that are dead by chance are left out."""
+    try:
+        return rnnx.to_streaming(src, dst)
+    except rnnx.NotStreamableError as error:
+        if "a changed frame changes no output" in str(error):
+            reject()
+        raise
 
 
 def plain_loop(path: Path, feeds: Arrays, name: str) -> Array:

@@ -58,6 +58,7 @@ def test_the_text_says_what_the_artifact_is(tmp_path: Path, capsys: Capture) -> 
         "states 1, 16 B for each sequence",
         "s000: float32[batch, 4], h, rnn layer 0, starts from learned values",
         "delay 4 frames (0.25 ms)",
+        "chunks any number of frames",
         "sample rate 16000 frames a second",
         "labels no, yes",
         "operators 2 Transpose, 1 GRU",
