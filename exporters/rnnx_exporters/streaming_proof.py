@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,11 @@ import onnxruntime as ort
 from rnnx_exporters.clock import Clock
 from rnnx_exporters.compare import ATOL, compare
 from rnnx_exporters.proof import session_of
-from rnnx_runtime.chunks import cut
 from rnnx_runtime.contract import Contract, Port
 from rnnx_runtime.errors import NotStreamableError
-from rnnx_runtime.model import Model, size_along
+from rnnx_runtime.model import Model
 from rnnx_runtime.samples import random_inputs
-from rnnx_runtime.stream import Stream
+from rnnx_runtime.stream import feed_whole
 
 Array = npt.NDArray[Any]
 
@@ -52,8 +51,9 @@ def prove_streaming(
             continue
         proven = max(proven, frames)
         for _ in range(_CHUNKINGS):
-            chunks = _in_chunks(model.stream(batch=batch), feeds, rng)
-            _hold_stream(contract, chunks, expected)
+            lengths = _chunk_lengths(frames, rng)
+            found = feed_whole(model.stream(batch=batch), feeds, lengths)
+            _hold_stream(contract, found, expected)
     if not proven:
         raise NotStreamableError(
             f"the offline graph runs at none of the lengths that were tried: {failure}",
@@ -77,7 +77,7 @@ def _defined(lengths: Iterable[int], clocks: Collection[Clock]) -> list[int]:
 
 def _sizes(contract: Contract, clocks: Collection[Clock]) -> Iterator[tuple[int, int]]:
     """Batches and lengths: short ones, whole numbers of chunks, and every odd end."""
-    free = any(isinstance(port.batch_size, str) for port in contract.inputs)
+    free = contract.has_free_batch
     first, step = contract.first_chunk, contract.chunk_multiple
     for frames in _defined({1, first}, clocks):
         yield 1, frames
@@ -104,31 +104,9 @@ def _run_offline(
     return dict(zip(names, session.run(names, {**feeds, **zeros}), strict=True))
 
 
-def _in_chunks(
-    stream: Stream, feeds: Mapping[str, Array], rng: np.random.Generator
-) -> dict[str, Array]:
-    """The stream's outputs over the whole of `feeds`, fed in random chunks, tail included."""
-    contract = stream.model.contract
-    frames = size_along(contract, feeds, "time") or 0
-    longest = max(8, frames // 3)
-    pieces: list[dict[str, Array]] = []
-    start = 0
-    while start < frames:
-        stop = min(frames, start + int(rng.integers(1, longest)))
-        chunk = cut(contract.inputs, feeds, start, stop)
-        pieces.append(_named(contract, stream.feed(chunk)))
-        start = stop
-    pieces.append(_named(contract, stream.flush()))
-    return {port.name: _joined(port, pieces) for port in contract.outputs}
-
-
-def _named(contract: Contract, result: Array | dict[str, Array]) -> dict[str, Array]:
-    return result if isinstance(result, dict) else {contract.outputs[0].name: result}
-
-
-def _joined(port: Port, pieces: Sequence[Mapping[str, Array]]) -> Array:
-    values = [piece[port.name] for piece in pieces]
-    return values[-1] if port.time_axis is None else np.concatenate(values, port.time_axis)
+def _chunk_lengths(frames: int, rng: np.random.Generator) -> Iterator[int]:
+    while True:
+        yield int(rng.integers(1, max(8, frames // 3)))
 
 
 def _hold_stream(

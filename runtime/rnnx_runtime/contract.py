@@ -83,7 +83,7 @@ class Port:
 
     def here(self, frames: int) -> int:
         """How many frames an input has where the network's input has so many."""
-        return int(frames / self.stride)
+        return frames * self.stride.denominator // self.stride.numerator
 
     def shape(self, *, batch: int, frames: int) -> tuple[int, ...]:
         """The concrete shape for `batch` sequences of `frames` frames.
@@ -208,6 +208,11 @@ class Contract:
     def delay(self) -> int:
         """Frames by which the slowest output lags its input."""
         return max((port.delay for port in self.outputs), default=0)
+
+    @property
+    def has_free_batch(self) -> bool:
+        """Whether any number of sequences can be given together."""
+        return any(isinstance(port.batch_size, str) for port in self.inputs)
 
     @property
     def lags(self) -> bool:

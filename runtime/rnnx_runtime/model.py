@@ -57,27 +57,15 @@ class Model:
         arrays = fit_inputs(self.contract, feeds)
         refuse_empty(self.contract, arrays)
         batch = size_along(self.contract, arrays, "batch") or 1
-        if self.contract.lags:
-            return self._stream_whole(arrays, batch)
+        if self.contract.lags:  # the last frames come when the sequence ends
+            from rnnx_runtime.stream import feed_whole
+
+            frames = size_along(self.contract, arrays, "time") or 0
+            return unwrap(feed_whole(self.stream(batch=batch), arrays, [frames]))
         refuse_short(self.contract, arrays)
         states = {state.input_name: state.start(batch=batch) for state in self.contract.states}
         names = [port.name for port in self.contract.outputs]
         return unwrap(run_session(self, names, {**arrays, **states}))
-
-    def _stream_whole(self, arrays: dict[str, Array], batch: int) -> Array | dict[str, Array]:
-        """A graph that lags behind its input gives its last frames when the sequence ends."""
-        stream = self.stream(batch=batch)
-        parts = [stream.feed(arrays), stream.flush()]
-        named = [part if isinstance(part, dict) else {"": part} for part in parts]
-        axes = dict(zip(named[0], (port.time_axis for port in self.contract.outputs), strict=True))
-        return unwrap(
-            {
-                name: named[1][name]
-                if axis is None
-                else np.concatenate([part[name] for part in named], axis)
-                for name, axis in axes.items()
-            }
-        )
 
     def __repr__(self) -> str:
         return f"Model({self.path!r})"
@@ -180,6 +168,11 @@ def refuse_short(contract: Contract, arrays: Mapping[str, Array]) -> None:
 def unwrap(results: dict[str, Array]) -> Array | dict[str, Array]:
     """The only value where there is one, else the dict."""
     return next(iter(results.values())) if len(results) == 1 else results
+
+
+def named(contract: Contract, result: Array | dict[str, Array]) -> dict[str, Array]:
+    """What `unwrap` made of results by name, by name again."""
+    return result if isinstance(result, dict) else {contract.outputs[0].name: result}
 
 
 def _by_name(contract: Contract, feeds: Array | Mapping[str, Array]) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from rnnx_runtime import chunks
 from rnnx_runtime.errors import BusyError, InputError, StreamError
-from rnnx_runtime.model import Model, fit_inputs, refuse_empty, size_along, unwrap
+from rnnx_runtime.model import Model, fit_inputs, named, refuse_empty, size_along, unwrap
 from rnnx_runtime.rows import Rows, fits, row_of
 from rnnx_runtime.stream import Stream, refuse_not_finite
 
@@ -114,8 +114,10 @@ class StreamPool:
             frames = size_along(self.model.contract, arrays, "time") or 0
             self._gather(list(streams))
             outputs = self._rows.run_all(arrays, frames)
-            for row, stream in enumerate(streams):
-                stream._went(frames, arrays, self._row(outputs, row) if self._reads_out else {})
+            with self._lock:
+                for row, stream in enumerate(streams):
+                    readouts = self._row(outputs, row) if self._reads_out else {}
+                    stream._went(frames, arrays, readouts)
             return unwrap(outputs)
 
     def _is_a_step(self, streams: Sequence[PooledStream], arrays: Arrays) -> bool:
@@ -300,10 +302,18 @@ class PooledStream:
         if self._pool.strict:
             refuse_not_finite(arrays, self._fed + self.pending)
         self._await_room(frames, timeout)
-        self._pool._wake(self)
+        kept = {name: array.copy() for name, array in arrays.items()}
+        while not self._queued(kept, frames):
+            self._pool._wake(self)
+
+    def _queued(self, arrays: Arrays, frames: int) -> bool:
+        """Queue them, unless the stream was put aside; what waits keeps it awake."""
         with self._pool._lock:
-            self._queue.append({name: array.copy() for name, array in arrays.items()})
+            if self not in self._pool._awake:
+                return False
+            self._queue.append(arrays)
             self.pending += frames
+            return True
 
     def pull(self) -> Result:
         """The output frames of all that was pushed, as `Stream.feed` gives them.
@@ -334,7 +344,7 @@ class PooledStream:
             self._pool._leave(self)
             if self.pending:
                 self._own.feed(self._next(self.pending))  # too few for a run
-            self._results.append(self._named(self._own.flush()))
+            self._results.append(named(self._pool.model.contract, self._own.flush()))
             self._ended = "flushed: its sequence has ended"
         return unwrap(self._take())
 
@@ -390,14 +400,9 @@ class PooledStream:
             results, self._results = self._results, []
         if not results:
             self._pool._wake(self)
-            return self._named(self._own._idle())
+            return named(self._pool.model.contract, self._own._idle())
         ports = self._pool.model.contract.outputs
         return results[0] if len(results) == 1 else chunks.in_a_row(ports, results)
-
-    def _named(self, result: Result) -> Arrays:
-        if isinstance(result, dict):
-            return result
-        return {self._pool.model.contract.outputs[0].name: result}
 
     def _await_room(self, frames: int, timeout: float | None) -> None:
         limit = self._pool.max_pending
@@ -437,7 +442,7 @@ class PooledStream:
                 return False
             arrays = self._next(frames)
         try:
-            outputs = self._named(self._own.feed(arrays))
+            outputs = named(self._pool.model.contract, self._own.feed(arrays))
         except InputError as error:
             self._error = error
             return True

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from rnnx_runtime.binding import Bound, allocate
 from rnnx_runtime.contract import Contract, Port
-from rnnx_runtime.model import Model
+from rnnx_runtime.model import Model, named
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -87,9 +86,7 @@ class Rows:
         for name in before if rows else ():
             after[name].numpy()[rows] = before[name].numpy()[rows]
         self._side ^= 1
-        if isinstance(result, np.ndarray):
-            return {self._model.contract.outputs[0].name: result}
-        return result
+        return named(self._model.contract, result)
 
     def _bound_for(self, frames: int) -> Bound:
         if frames not in self._bound:

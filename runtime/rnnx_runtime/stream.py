@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from rnnx_runtime.model import (
     Model,
     describe_missing_stream,
     fit_inputs,
+    named,
     refuse_empty,
     run_session,
     size_along,
@@ -183,7 +184,7 @@ class Stream:
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
             raise InputError(f"batch is {self.batch!r}; a stream holds at least one sequence")
         free = any(isinstance(state.dims[0], str) for state in contract.states)
-        free = free or any(isinstance(port.batch_size, str) for port in contract.inputs)
+        free = free or contract.has_free_batch
         if self.batch != 1 and not free:
             raise InputError(
                 f"{self.model.path!r} has no batch axis, so batch cannot be {self.batch}"
@@ -360,6 +361,27 @@ class Stream:
             left = chunks.cut(self.model.contract.inputs, arrays, frames, None)
             self._held = {name: part.copy() for name, part in left.items()}
         self._readouts = {name: readouts[name] for name in self._readout_names if name in readouts}
+
+
+def feed_whole(
+    stream: Stream, feeds: Mapping[str, Array], lengths: Iterable[int]
+) -> dict[str, Array]:
+    """All that a stream gives over a whole sequence, tail included, by name.
+
+    Args:
+        stream: a stream at its beginning.
+        feeds: the whole sequence, arrays by input name.
+        lengths: of the chunks it is fed in, as many as it takes.
+    """
+    contract = stream.model.contract
+    frames, sizes = size_along(contract, feeds, "time") or 0, iter(lengths)
+    parts, start = [], 0
+    while start < frames:
+        stop = start + next(sizes)
+        parts.append(named(contract, stream.feed(chunks.cut(contract.inputs, feeds, start, stop))))
+        start = stop
+    parts.append(named(contract, stream.flush()))
+    return chunks.in_a_row(contract.outputs, parts)
 
 
 def refuse_not_finite(arrays: Mapping[str, Array], position: int) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,10 @@ import numpy.typing as npt
 from rnnx.parity.reference import Reference
 from rnnx.parity.report import Finding
 from rnnx.parity.sequence import judge
-from rnnx_runtime import Contract, Model, Port, Stream
-from rnnx_runtime.chunks import cut
+from rnnx_runtime import Contract, Model
 from rnnx_runtime.errors import InputError
-from rnnx_runtime.model import size_along
 from rnnx_runtime.samples import random_inputs
+from rnnx_runtime.stream import feed_whole
 
 Array = npt.NDArray[Any]
 
@@ -33,7 +33,7 @@ def probe(
     The model starts from its own states, the stream from those that the contract holds.
     """
     contract = artifact.contract
-    batch = 2 if any(isinstance(port.batch_size, str) for port in contract.inputs) else 1
+    batch = 2 if contract.has_free_batch else 1
     frames = FRAMES * contract.first_chunk
     feeds = random_inputs(contract, rng, batch=batch, frames=frames)
     expected, expected_after = reference.run(feeds)
@@ -42,7 +42,7 @@ def probe(
         run = {"batch": batch, "frames": frames, "chunk": chunk}
         stream = artifact.stream(batch=batch)
         try:
-            outputs = run_in_chunks(stream, feeds, chunk)
+            outputs = feed_whole(stream, feeds, itertools.repeat(chunk))
         except InputError as error:  # its outputs are not of its contract's shapes, say
             yield _failed(contract, run, rtol, atol, str(error))
             continue
@@ -58,26 +58,3 @@ def _failed(
 ) -> Finding:
     name = contract.outputs[0].name
     return Finding("chunked", name, run, False, math.inf, math.inf, rtol, atol, reason=reason)
-
-
-def run_in_chunks(stream: Stream, feeds: Mapping[str, Array], chunk: int) -> dict[str, Array]:
-    """The stream's outputs over all of `feeds`, fed `chunk` frames at a time, tail included."""
-    contract = stream.model.contract
-    frames = size_along(contract, feeds, "time") or 0
-    pieces = [
-        stream.feed(cut(contract.inputs, feeds, start, start + chunk))
-        for start in range(0, frames, chunk)
-    ]
-    pieces.append(stream.flush())
-    named = [_named(contract, piece) for piece in pieces]
-    return {
-        port.name: _join(port, [piece[port.name] for piece in named]) for port in contract.outputs
-    }
-
-
-def _named(contract: Contract, result: Array | dict[str, Array]) -> dict[str, Array]:
-    return result if isinstance(result, dict) else {contract.outputs[0].name: result}
-
-
-def _join(port: Port, values: list[Array]) -> Array:
-    return values[-1] if port.time_axis is None else np.concatenate(values, port.time_axis)

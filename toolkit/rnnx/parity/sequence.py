@@ -13,6 +13,7 @@ from rnnx.parity.report import Finding
 from rnnx_exporters.compare import compare
 from rnnx_runtime import Contract, Model
 from rnnx_runtime.errors import ArtifactError
+from rnnx_runtime.model import named
 from rnnx_runtime.samples import random_inputs
 
 Array = npt.NDArray[Any]
@@ -38,7 +39,7 @@ def probe(
         run = {"batch": batch, "frames": frames}
         if not reference.has_all_states:
             expected, _ = reference.run(feeds)
-            pairs = _pairs(_whole(artifact, feeds), expected)
+            pairs = _pairs(named(contract, artifact.run(feeds)), expected)
             yield from judge("sequence", contract, pairs, run, rtol, atol)
             continue
         states = random_states(contract, rng, batch)
@@ -88,7 +89,7 @@ def judge(
 
 def _distinct(contract: Contract, sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The sizes, with batch 1 where the artifact has no batch axis."""
-    free = any(isinstance(port.batch_size, str) for port in contract.inputs)
+    free = contract.has_free_batch
     return list(dict.fromkeys((batch if free else 1, frames) for batch, frames in sizes))
 
 
@@ -109,11 +110,6 @@ def _run(
     keys = [*names, *(state.name for state in contract.states)]
     values = dict(zip(keys, results, strict=True))
     return {n: values[n] for n in names}, {s.name: values[s.name] for s in contract.states}
-
-
-def _whole(artifact: Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    result = artifact.run(feeds)
-    return result if isinstance(result, dict) else {artifact.contract.outputs[0].name: result}
 
 
 def _pairs(

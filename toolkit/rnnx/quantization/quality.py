@@ -11,11 +11,10 @@ import numpy.typing as npt
 
 from rnnx.bench import measure
 from rnnx.quantization.calibration import Feeds
-from rnnx_runtime.binding import Result
 from rnnx_runtime.chunks import cut
 from rnnx_runtime.contract import Contract
 from rnnx_runtime.errors import InputError, QuantizationError
-from rnnx_runtime.model import Model, size_along
+from rnnx_runtime.model import Model, named, size_along
 from rnnx_runtime.session import open_session
 from rnnx_runtime.stream import Stream
 
@@ -80,8 +79,8 @@ class _Streamed:
         stream = self._stream(feeds)
         for start in range(0, size_along(contract, feeds, "time") or 0, contract.chunk_multiple):
             result = stream.feed(_chunk(contract, feeds, start))
-            yield self._named(result) | stream.states()
-        yield self._named(stream.flush())
+            yield named(contract, result) | stream.states()
+        yield named(contract, stream.flush())
 
     def step(self, feeds: Feeds) -> Callable[[], object]:
         stream = self._stream(feeds)
@@ -90,11 +89,6 @@ class _Streamed:
 
     def _stream(self, feeds: Feeds) -> Stream:
         return self._model.stream(batch=size_along(self._model.contract, feeds, "batch") or 1)
-
-    def _named(self, result: Result) -> Outputs:
-        if isinstance(result, dict):
-            return result
-        return {self._model.contract.outputs[0].name: result}
 
 
 class _Whole:
