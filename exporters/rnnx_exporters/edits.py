@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from rnnx_exporters.clock import Clock
-from rnnx_exporters.memory import Memory
+from rnnx_exporters.memory import END, Memory
 from rnnx_exporters.timeline import Frames, refuse
-
-_END = np.iinfo(np.int64).max
 
 Size = int | tuple[ir.Node, int]
 
@@ -161,13 +158,13 @@ class Spread:
         if over < 0:
             leave_gap(node, self.spatial, -over)
         users = tuple(out.uses())
-        start, end = before * self.factor, -over if over > 0 else _END
+        start, end = before * self.factor, -over if over > 0 else END
         whole = memory.cut(node, out, axis, start=start, end=end)
         waiting = max(0, self.right - over)
         if self.left or waiting:
             memory.alike(whole, out)
             ahead = memory.remember(node, whole, self.frames, start=0, keep=self.left + waiting)
-            end = -waiting if waiting else _END
+            end = -waiting if waiting else END
             whole = memory.cut(node, ahead, axis, start=self.left, end=end)
         memory.redirect(users, out, whole)
 

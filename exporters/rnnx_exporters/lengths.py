@@ -29,15 +29,21 @@ def least_frames(model: ir.Model, time: str) -> int:
         time: the name of its time axis.
     """
     lengths = [tree for text in set(_texts(model)) if (tree := _parsed(text)) is not None]
-    least = 1
-    while least <= _LONGEST and any(_short(tree, time, least) for tree in lengths):
-        least *= 2
-    low = least // 2
-    while least - low > 1:
-        middle = (low + least) // 2
-        short = any(_short(tree, time, middle) for tree in lengths)
-        low, least = (middle, least) if short else (low, middle)
-    return least if least <= _LONGEST else 1
+    return least(lambda frames: not any(_short(tree, time, frames) for tree in lengths)) or 1
+
+
+def least(fits: Callable[[int], bool]) -> int | None:
+    """The least number from 1 on that fits, if all greater ones do; None if it is enormous."""
+    high = 1
+    while not fits(high):
+        high *= 2
+        if high > _LONGEST:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
 
 
 def _texts(model: ir.Model) -> Iterator[str]:

@@ -11,14 +11,15 @@ import numpy as np
 import onnx_ir as ir
 
 from rnnx_exporters.clock import Clock
+from rnnx_exporters.lengths import least
 from rnnx_exporters.tidy import layer_of, module_of
 from rnnx_exporters.timeline import Frames, Plan, Refused
 from rnnx_exporters.wire_shapes import WireShapes
 from rnnx_runtime.contract import Dims, Port, State
 from rnnx_runtime.count import Count
 
-_END = np.iinfo(np.int64).max
-_LONGEST_FIRST_CHUNK = 1 << 24
+# As an end of a Slice: all that follows.
+END = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ class Memory:
             node, "cache", sizes, dtype, time_axis=frames.axis, start_frames=start, fill=fill
         )
         joined = self.insert(node, "Concat", [taken, value], axis=frames.axis)
-        rest = self.cut(node, joined, frames.axis, start=-keep if keep else _END)
+        rest = self.cut(node, joined, frames.axis, start=-keep if keep else END)
         self.give(kept, rest)
         return joined
 
@@ -216,7 +217,7 @@ class Memory:
         axis: int,
         *,
         start: int = 0,
-        end: int = _END,
+        end: int = END,
         step: int = 1,
     ) -> ir.Value:
         """The frames from `start` to `end`."""
@@ -301,16 +302,10 @@ class Memory:
 
 def _first_chunk(counts: Sequence[Count]) -> int:
     """The least number of input frames after which every wire has a frame."""
-    high = 1
-    while min(count(high) for count in counts) < 1:
-        high *= 2
-        if high > _LONGEST_FIRST_CHUNK:
-            raise Refused(f"after {high} frames no output frame has come")
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if min(c(middle) for c in counts) >= 1 else (middle, high)
-    return high
+    first = least(lambda frames: min(count(frames) for count in counts) >= 1)
+    if first is None:
+        raise Refused("however many frames go in, no output frame comes")
+    return first
 
 
 def _free(state: State) -> list[int | str]:

@@ -86,14 +86,19 @@ def write_streaming(
     Raises:
         NotStreamableError: the network cannot run frame after frame, or the proof failed.
     """
-    drop_zero_states(model)
-    complete(model, contract)
+    prepare(model, contract)
     offline = model.clone()
     streaming = artifact.seal(model, stream_graph(model, contract, chunk))
     clocks = follow(offline, {port.name: _fact(port) for port in contract.inputs}).clocks()
     with artifact.writing(model, path) as beside:
         prove_streaming(offline, beside, streaming, clocks)
     return streaming
+
+
+def prepare(model: ir.Model, contract: Contract) -> None:
+    """Complete the shapes of an offline graph in place, and leave out states that are zeros."""
+    drop_zero_states(model)
+    complete(model, contract)
 
 
 def stream_graph(model: ir.Model, contract: Contract, chunk: int | None = None) -> Contract:
@@ -134,7 +139,6 @@ def planned(model: ir.Model, contract: Contract, chunk: int | None = None) -> tu
         NotStreamableError: the network cannot run frame after frame.
     """
     _refuse_old(model)
-    drop_zero_states(model)
     _refuse_state_names(model)
     _refuse_lengths(model)
     inputs = {port.name: _fact(port) for port in contract.inputs}

@@ -16,7 +16,6 @@ from rnnx_exporters.describe import TIME, describe
 from rnnx_exporters.memory import Memory
 from rnnx_exporters.tidy import MODULE_KEY
 from rnnx_exporters.timeline import Frames, Plan
-from rnnx_exporters.wire_shapes import complete
 from rnnx_runtime.errors import ArtifactError
 
 TIMETABLE_KEY = "rnnx.timetable"
@@ -54,7 +53,7 @@ def timetable(path: str | os.PathLike[str], *, time: str = TIME) -> list[Row]:
         ArtifactError: the file is missing or not ONNX.
         NotStreamableError: an offline graph cannot run frame after frame; names where time is lost.
     """
-    from rnnx_exporters.streaming import planned
+    from rnnx_exporters.streaming import planned, prepare
 
     model = artifact.load_graph(path)
     kept = model.metadata_props.get(TIMETABLE_KEY)
@@ -62,7 +61,7 @@ def timetable(path: str | os.PathLike[str], *, time: str = TIME) -> list[Row]:
         return _read(kept)
     common.ShapeInferencePass()(model)
     contract = describe(model, time=time)
-    complete(model, contract)
+    prepare(model, contract)
     plan, memory = planned(model, contract)
     return list(rows(model, plan, memory))
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rnnx_exporters.edits import PartialMean, Spread, Window, unpad
-from rnnx_exporters.memory import Memory
+from rnnx_exporters.memory import END, Memory
 from rnnx_exporters.rules.reading import (
     FORWARD,
     TIME_IS_CHANNEL,
@@ -30,7 +30,6 @@ from rnnx_exporters.rules.reading import (
 )
 from rnnx_exporters.timeline import Fact, Frames, Planned, Refused
 
-_END = np.iinfo(np.int64).max
 PLACES = "Leave frames off the start or the end (x[:, 2:], x[:, :-2]), or read the last (x[:, -1])."
 _LEAST = float(np.finfo(np.float32).min)
 _RESIZE_MODES = {
@@ -154,7 +153,7 @@ def piece(node: ir.Node, frames: Frames, start: int, end: int, step: int) -> Pla
 
     def finish(memory: Memory, node: ir.Node, keep: int) -> None:
         behind = keep + step - start - 1
-        held, last = node.inputs[0], -behind if behind else _END
+        held, last = node.inputs[0], -behind if behind else END
         assert held is not None
         cut = memory.cut(node, held, frames.axis, start=start, end=last, step=step)
         node.replace_input_with(0, cut)
@@ -266,7 +265,7 @@ def _undo(node: ir.Node, memory: Memory, axis: int) -> None:
     """Let a Slice no longer cut along `axis`, which was done before."""
     table = [row for row in _cuts(node) if row[2] != axis]
     node.resize_inputs(5)
-    for place, column in enumerate(zip(*table, (0, _END, axis, 1), strict=True), start=1):
+    for place, column in enumerate(zip(*table, (0, END, axis, 1), strict=True), start=1):
         node.replace_input_with(place, memory.constant(*map(int, column)))
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from rnnx_runtime import Contract
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -29,6 +32,13 @@ def talk(message: str) -> None:
 def print_json(value: Any) -> None:
     """Print data for a program."""
     click.echo(json.dumps(value, indent=2, default=str))
+
+
+def delay_text(contract: Contract) -> str:
+    """How late the outputs of a stream are: in frames and, where the rate is known, in ms."""
+    if contract.sample_rate is None:
+        return f"{contract.delay} frames"
+    return f"{contract.delay} frames ({1000 * contract.delay / contract.sample_rate:g} ms)"
 
 
 def human_bytes(count: int) -> str:

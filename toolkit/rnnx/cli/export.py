@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnnx.cli.common import as_json, human_bytes, output_option, print_json, talk
+from rnnx.cli.common import as_json, delay_text, human_bytes, output_option, print_json, talk
 
 if TYPE_CHECKING:
     from rnnx.spec import Loaded
@@ -105,9 +105,7 @@ def _examples(
 
 def _waiting(contract: Contract) -> str:
     """How late the outputs are, and how many frames a call takes."""
-    late = f"{contract.delay} frames"
-    if contract.sample_rate is not None:
-        late += f" ({1000 * contract.delay / contract.sample_rate:g} ms)"
+    late = delay_text(contract)
     if contract.chunk is not None:
         return f"{late}; every call takes {contract.chunk}"
     if (contract.first_chunk, contract.chunk_multiple) == (1, 1):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnnx.cli.common import as_json, human_bytes, print_json
+from rnnx.cli.common import as_json, delay_text, human_bytes, print_json
 
 if TYPE_CHECKING:
     from rnnx_exporters.timetable import Row
@@ -90,7 +90,7 @@ def _facts(contract: Contract) -> Iterator[tuple[str, str]]:
     for state in contract.states:
         yield "", _described(state)
     if contract.streaming:
-        yield "delay", _delay(contract)
+        yield "delay", delay_text(contract)
         yield "chunks", _chunks(contract)
     if contract.sample_rate is not None:
         yield "sample rate", f"{contract.sample_rate:g} frames a second"
@@ -128,12 +128,6 @@ def _described(state: State) -> str:
     owner = f", {state.module} layer {state.layer}" if state.module else ""
     start = "" if state.initial is None else ", starts from learned values"
     return f"{state.name}: {state.dtype}[{dims}], {state.kind}{owner}{start}"
-
-
-def _delay(contract: Contract) -> str:
-    if contract.sample_rate is None:
-        return f"{contract.delay} frames"
-    return f"{contract.delay} frames ({1000 * contract.delay / contract.sample_rate:g} ms)"
 
 
 def _by_count(operators: Mapping[str, int]) -> list[tuple[str, int]]:
