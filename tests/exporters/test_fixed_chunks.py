@@ -20,12 +20,12 @@ from onnx import numpy_helper
 
 import rnnx
 from exportable import SIZES
+from pieces import Arrays, hold_all, joined, named
 from random_nets import networks, save
 from rnnx_runtime.contract import METADATA_KEY
 from rnnx_runtime.samples import random_inputs
 
 Array = npt.NDArray[Any]
-Arrays = dict[str, Array]
 
 ATOL = 2e-5
 X, Y = "float[batch,time,4] x", "float[batch,rest,features] y"
@@ -165,20 +165,11 @@ def fed(stream: rnnx.Stream, feeds: Arrays, lengths: Sequence[int]) -> Arrays:
             twin.restore(stream.snapshot())
             stream = twin
     pieces.append(stream.flush())
-    named = [p if isinstance(p, dict) else {contract.outputs[0].name: p} for p in pieces]
-    return {
-        port.name: named[-1][port.name]
-        if port.time_axis is None
-        else np.concatenate([piece[port.name] for piece in named], port.time_axis)
-        for port in contract.outputs
-    }
+    return joined(contract, [named(contract, piece) for piece in pieces])
 
 
 def hold(found: Arrays, expected: Arrays) -> None:
-    for name, wanted in expected.items():
-        assert (found[name].shape, found[name].dtype) == (wanted.shape, wanted.dtype), name
-        scale = max(1.0, float(np.abs(wanted).max(initial=0)))
-        np.testing.assert_allclose(found[name], wanted, rtol=0, atol=ATOL * scale, err_msg=name)
+    hold_all(found, expected, ATOL)
 
 
 def free_shapes(path: Path) -> list[str]:

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 import rnnx
 from net_breaking import BREAKING
 from net_wires import Net
+from pieces import Arrays, hold_all, joined, named
 from random_nets import broken_networks, networks, save
 from rnnx_exporters import memory, streaming
 from rnnx_runtime.samples import random_inputs
 
 Array = npt.NDArray[Any]
-Arrays = dict[str, Array]
 
 TOLERANCE = 2e-5
 LOUD = 1e-4
@@ -63,31 +63,6 @@ def parts(contract: rnnx.Contract, feeds: Arrays, chunks: Sequence[int]) -> Iter
         start += size
 
 
-def named(contract: rnnx.Contract, result: Any) -> Arrays:
-    return result if isinstance(result, dict) else {contract.outputs[0].name: result}
-
-
-def joined(contract: rnnx.Contract, pieces: Sequence[Arrays]) -> Arrays:
-    return {
-        port.name: pieces[-1][port.name]
-        if port.time_axis is None
-        else np.concatenate([piece[port.name] for piece in pieces], port.time_axis)
-        for port in contract.outputs
-    }
-
-
-def hold_all(found: Arrays, expected: Arrays) -> float:
-    """Every output equal in shape and dtype, and near; how far apart, relative to its scale."""
-    worst = 0.0
-    for name, wanted in expected.items():
-        assert (found[name].shape, found[name].dtype) == (wanted.shape, wanted.dtype), name
-        scale = max(1.0, float(np.abs(wanted).max(initial=0)))
-        far = float(np.abs(found[name] - wanted).max(initial=0)) / scale
-        assert far < TOLERANCE, (name, far)
-        worst = max(worst, far)
-    return worst
-
-
 def hold_streams(net: Net, model: rnnx.Model, offline: Offline, seed: int) -> float:
     """Streams in random chunks, carried on by copies, against whole runs; the worst difference."""
     rng, contract, worst = np.random.default_rng(seed), model.contract, 0.0
@@ -99,7 +74,7 @@ def hold_streams(net: Net, model: rnnx.Model, offline: Offline, seed: int) -> fl
             expected = offline(feeds, batch)
             for chunks in chunkings(frames, rng):
                 pieces = feed_all(model.stream(batch=batch), feeds, chunks, rng)
-                worst = max(worst, hold_all(joined(contract, pieces), expected))
+                worst = max(worst, hold_all(joined(contract, pieces), expected, TOLERANCE))
     return worst
 
 
