@@ -16,6 +16,7 @@ import onnx_ir as ir
 from rnnx_runtime.contract import METADATA_KEY, Contract
 from rnnx_runtime.errors import ArtifactError
 from rnnx_runtime.files import writable
+from rnnx_runtime.step import METADATA_KEY as STEP_KEY
 
 # What fits in one protobuf message beside the graph itself.
 MOST_BYTES = (2 << 30) - (64 << 20)
@@ -41,7 +42,8 @@ def load_graph(path: str | os.PathLike[str]) -> ir.Model:
 
 def seal(model: ir.Model, contract: Contract) -> Contract:
     """The contract with the graph's operators and fingerprint, put into the graph's metadata."""
-    model.metadata_props.pop(METADATA_KEY, None)
+    for key in (METADATA_KEY, STEP_KEY):
+        model.metadata_props.pop(key, None)
     sealed = dataclasses.replace(
         contract, operators=count_operators(model), fingerprint=fingerprint(model)
     )

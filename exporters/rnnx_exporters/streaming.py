@@ -18,6 +18,7 @@ from rnnx_exporters.fixed_shapes import fix_shapes
 from rnnx_exporters.lifting import drop_zero_states
 from rnnx_exporters.memory import Memory
 from rnnx_exporters.rules.recurrent import SEQUENCE_LENS
+from rnnx_exporters.step_record import attach_step
 from rnnx_exporters.streaming_proof import prove_streaming
 from rnnx_exporters.tidy import recurrent_nodes
 from rnnx_exporters.timeline import Fact, Frames, Length, Plan, Refused, follow, refuse
@@ -89,6 +90,7 @@ def write_streaming(
     prepare(model, contract)
     offline = model.clone()
     streaming = artifact.seal(model, stream_graph(model, contract, chunk))
+    attach_step(model, streaming)
     clocks = follow(offline, {port.name: _fact(port) for port in contract.inputs}).clocks()
     with artifact.writing(model, path) as beside:
         prove_streaming(offline, beside, streaming, clocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +12,11 @@ import numpy.typing as npt
 
 from rnnx_runtime.contract import Contract, Port
 from rnnx_runtime.errors import ArtifactError, InputError
-from rnnx_runtime.session import open_session, read_contract
+from rnnx_runtime.session import edge_options, open_session, read_contract
+from rnnx_runtime.step import METADATA_KEY, Step, open_step
 
 if TYPE_CHECKING:
+    from rnnx_runtime.seats import Seats
     from rnnx_runtime.stream import Stream
 
 Array = npt.NDArray[Any]
@@ -36,11 +39,24 @@ class Model:
         self.session = open_session(path)
         self.contract: Contract = read_contract(self.session, path)
 
-    def stream(self, *, batch: int = 1, strict: bool = False) -> Stream:
-        """A new stream of `batch` sequences that advance together."""
+    @cached_property
+    def step(self) -> Step | None:
+        """The step form, opened when the first step is taken; None where the artifact has none."""
+        text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        return open_step(text, self.path, edge_options())
+
+    @cached_property
+    def seats(self) -> Seats:
+        """The buffers that the streams of this model share."""
+        from rnnx_runtime.seats import Seats
+
+        return Seats(self)
+
+    def stream(self, *, batch: int = 1, strict: bool = False, copy: bool = True) -> Stream:
+        """A new stream of `batch` sequences that advance together; see `Stream`."""
         from rnnx_runtime.stream import Stream
 
-        return Stream(self, batch=batch, strict=strict)
+        return Stream(self, batch=batch, strict=strict, copy=copy)
 
     def run(self, feeds: Array | Mapping[str, Array]) -> Array | dict[str, Array]:
         """Run the graph once over whole sequences; states begin at their start values.

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy.typing as npt
 
-from rnnx_runtime.binding import Bound, allocate
+from rnnx_runtime.binding import Bound, Buffers
 from rnnx_runtime.contract import Contract, Port
 from rnnx_runtime.model import Model, named
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
-
-_KEPT_LENGTHS = 4
 
 
 def fits(contract: Contract) -> bool:
@@ -34,20 +32,15 @@ class Rows:
     def __init__(self, model: Model, states: Sequence[Arrays]) -> None:
         self._model = model
         self._count = len(states)
-        self._sides = tuple(
-            {s.name: allocate(s.shape(batch=self._count), s.dtype) for s in model.contract.states}
-            for _ in range(2)
-        )
-        self._side = 0
-        self._bound: dict[int, Bound] = {}
+        self._buffers = Buffers(model, self._count)
         for row, own in enumerate(states):
             for name, value in own.items():
-                self._sides[0][name].numpy()[row] = value[0]
+                self._buffers.sides[0][name][row] = value[0]
 
     def states(self, row: int) -> dict[str, Array]:
         """Copies of one stream's states, each `[1, ...]`."""
-        here = self._sides[self._side]
-        return {name: value.numpy()[row : row + 1].copy() for name, value in here.items()}
+        here = self._buffers.sides[self._buffers.side]
+        return {name: value[row : row + 1].copy() for name, value in here.items()}
 
     def run(self, feeds: Mapping[int, Arrays], frames: int) -> dict[str, Array]:
         """One run in which some of the rows take part; the others stay as they are.
@@ -63,7 +56,7 @@ class Rows:
         Raises:
             InputError: onnxruntime failed; all rows are as they were.
         """
-        bound = self._bound_for(frames)
+        bound = self._buffers.bound_for(frames)
         for port in self._model.contract.inputs:
             buffer = bound.inputs[port.name]
             if len(feeds) < self._count:
@@ -74,26 +67,21 @@ class Rows:
 
     def run_all(self, feeds: Arrays, frames: int) -> dict[str, Array]:
         """One run in which all rows take part, their inputs stacked along the batch axis."""
-        bound = self._bound_for(frames)
+        bound = self._buffers.bound_for(frames)
         for name, buffer in bound.inputs.items():
             buffer[...] = feeds[name]
         return self._finish(bound, ())
 
     def _finish(self, bound: Bound, idle: Iterable[int]) -> dict[str, Array]:
-        result = bound.run(self._side)
-        before, after = self._sides[self._side], self._sides[self._side ^ 1]
+        before, after = (
+            self._buffers.sides[self._buffers.side],
+            self._buffers.sides[self._buffers.side ^ 1],
+        )
+        bound.run()
         rows = list(idle)
         for name in before if rows else ():
-            after[name].numpy()[rows] = before[name].numpy()[rows]
-        self._side ^= 1
-        return named(self._model.contract, result)
-
-    def _bound_for(self, frames: int) -> Bound:
-        if frames not in self._bound:
-            if len(self._bound) >= _KEPT_LENGTHS:
-                del self._bound[next(iter(self._bound))]
-            self._bound[frames] = Bound(self._model, self._count, frames, self._sides)
-        return self._bound[frames]
+            after[name][rows] = before[name][rows]
+        return named(self._model.contract, bound.results())
 
 
 def row_of(port: Port, row: int) -> tuple[slice, ...]:

@@ -40,7 +40,9 @@ def open_session(
         )
     try:
         return ort.InferenceSession(
-            str(file), _options(optimize, threads), providers=["CPUExecutionProvider"]
+            str(file),
+            edge_options(optimize=optimize, threads=threads),
+            providers=["CPUExecutionProvider"],
         )
     except Exception as error:  # onnxruntime raises many unrelated classes, all meaning this
         raise ArtifactError(
@@ -66,16 +68,17 @@ def read_contract(session: ort.InferenceSession, path: str | os.PathLike[str]) -
     return contract
 
 
-def _options(optimize: bool, threads: int) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what matters is raised; the rest is not the user's concern
-    options.enable_mem_pattern = False  # lengths vary, and patterns kept for each would pile up
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+def edge_options(*, optimize: bool = True, threads: int = 1) -> ort.SessionOptions:
+    """The settings of a session; one thread is best for a step of a small net."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 4  # what matters is raised; the rest is not the user's concern
+    settings.enable_mem_pattern = False  # lengths vary, and patterns kept for each would pile up
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return options
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return settings
 
 
 def _hold_against_graph(contract: Contract, session: ort.InferenceSession) -> None:

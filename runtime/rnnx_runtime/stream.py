@@ -1,8 +1,7 @@
 """Stream: one run through an artifact, fed in chunks, its states carried.
 
-States are never aliased: each state has two buffers, and two bindings are used in turn, one reading
-the first and writing the second, the other the reverse. A run that fails has written only buffers
-that hold nothing, so the stream is where it was.
+A stream is light: its states and its position. What a run reads and writes are buffers that the
+streams of a model share (`seats`), bound once (`binding`).
 
 Frames that are too few for a run are held (`chunks`). So caches have one length from the first run
 on, and buffers stay bound.
@@ -12,15 +11,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rnnx_runtime import chunks, snapshot
-from rnnx_runtime.binding import Bound, Result, allocate
-from rnnx_runtime.contract import Port
+from rnnx_runtime.binding import Bound, Buffers, Result
+from rnnx_runtime.contract import Contract, Port
 from rnnx_runtime.errors import ArtifactError, InputError, StreamError
 from rnnx_runtime.model import (
     Model,
@@ -32,12 +33,12 @@ from rnnx_runtime.model import (
     size_along,
     unwrap,
 )
+from rnnx_runtime.seats import Seats
 
 Array = npt.NDArray[Any]
 
-# Bound buffers kept for chunk lengths met before; a source that varies its chunks meets few.
-_KEPT_LENGTHS = 8
 _LARGEST_TAIL = 1 << 26  # numbers
+_NOTHING: Mapping[str, Array] = MappingProxyType({})
 
 
 class Stream:
@@ -48,6 +49,8 @@ class Stream:
         batch: sequences that advance together; it stays for the stream's life.
         strict: refuse NaN and infinity in the input; without it the network gets them, and
             onnxruntime's GRU and LSTM make ordinary numbers of them.
+        copy: what `feed` returns is the caller's own. Without it, where a chunk is as long as the
+            one before it, `feed` returns the stream's buffers, which the next call overwrites.
 
     Attributes:
         position: frames fed since the start or the last reset.
@@ -57,40 +60,59 @@ class Stream:
         InputError: `batch` is less than 1.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_alike",
+        "_copy",
+        "_flushed",
+        "_held",
+        "_readouts",
+        "_seats",
+        "_states",
+        "_taken",
+        "batch",
+        "key",
+        "model",
+        "position",
+        "strict",
+    )
+
     def __init__(
-        self, model: Model | str | os.PathLike[str], *, batch: int = 1, strict: bool = False
+        self,
+        model: Model | str | os.PathLike[str],
+        *,
+        batch: int = 1,
+        strict: bool = False,
+        copy: bool = True,
     ) -> None:
         self.model = model if isinstance(model, Model) else Model(model)
         self.batch = batch
         self.strict = strict
         self.position = 0
+        self._copy = copy
         self._flushed = False
         self._refuse_unusable()
-        contract = self.model.contract
-        self._sides = tuple(
-            {s.name: allocate(s.shape(batch=batch), s.dtype) for s in contract.states}
-            for _ in range(2)
-        )
-        self._first_input = contract.inputs[0].name
-        self._readout_names = [p.name for p in contract.outputs if p.time_axis is None]
-        self._bound: dict[int, Bound] = {}
-        self._only_frames = all(port.time_axis is not None for port in contract.inputs)
-        self._last: Bound | None = None  # set while nothing is held that its buffers could spoil
-        self._held: dict[str, Array] = {}
-        self._readouts: dict[str, Array] = {}
-        self._side = 0
+        # Buffers that are handed out must be taken by nobody else.
+        self._seats = self.model.seats if copy else Seats(self.model)
+        self._taken = self._seats.taken
+        self.key = next(self._seats.keys)
+        self._alike: Bound | None = None  # what takes a chunk like the one before, right away
+        self._states: tuple[Array, ...] | None = None  # while the stream has no seat
+        self._held = _NOTHING
+        self._readouts = _NOTHING
 
     @property
     def delay(self) -> int:
         """Frames by which each output lags its input."""
         return self.model.contract.delay
 
-    def feed(self, x: Array | Mapping[str, Array]) -> Result:
+    def feed(self, x: Array | Mapping[str, Array], *, out: Result | None = None) -> Result:
         """Feed any number of frames.
 
         Args:
             x: `[batch, time, ...]` as the contract's input says; arrays by name where the artifact
                 has several inputs.
+            out: arrays to write the results into, one or by name as they are returned.
 
         Returns:
             The output frames that are ready; one array where the artifact has one output, else a
@@ -101,21 +123,16 @@ class Stream:
             InputError: the input does not fit. States and position are as they were.
             StreamError: the stream was flushed.
         """
-        if self._flushed:
-            raise StreamError(
-                "the stream was flushed: its sequence has ended",
-                hint="Call reset() to begin the next sequence.",
-            )
-        named: Mapping[str, Any] = x if isinstance(x, dict) else {self._first_input: x}
-        bound = self._last
-        # Most chunks are shaped like the one before, which was held against the contract already.
-        if bound is None or not bound.fill(named):
-            return self._admit(x)
-        if self.strict:
-            refuse_not_finite(bound.inputs, self.position)
-        results = self._run_bound(bound)
-        self.position += bound.frames
-        return results
+        bound = self._alike
+        if bound is None or (buffers := self._taken.pop(self.key, None)) is None:
+            return self._admit(x, out)
+        try:
+            # Most chunks are shaped like the one before, which was held against the contract.
+            if bound.fill(x):
+                return self._step(bound, out)
+        finally:
+            self._taken[self.key] = buffers
+        return self._admit(x, out)
 
     def flush(self) -> Result:
         """End the sequence and return its tail.
@@ -134,12 +151,12 @@ class Stream:
         """Begin a new sequence: start states, position 0."""
         self.position = 0
         self._flushed = False
-        self._readouts = {}
-        self._held, self._last = {}, None
+        self._held = self._readouts = _NOTHING
+        self._stand_at(None)
 
     def clone(self) -> Stream:
         """A stream of its own that goes on from here, over the same model."""
-        twin = Stream(self.model, batch=self.batch, strict=self.strict)
+        twin = Stream(self.model, batch=self.batch, strict=self.strict, copy=self._copy)
         twin._adopt(self._memory(), self.position, self._flushed)
         return twin
 
@@ -168,9 +185,19 @@ class Stream:
 
     def states(self) -> dict[str, Array]:
         """Copies of the states by name (`s000`, ...), each `[batch, ...]`."""
-        if not self._fed:
-            return {s.name: s.start(batch=self.batch) for s in self.model.contract.states}
-        return {name: value.numpy().copy() for name, value in self._sides[self._side].items()}
+        names = [state.name for state in self.model.contract.states]
+        return dict(zip(names, self._seats.standing(self), strict=True))
+
+    def standing(self) -> tuple[Array, ...]:
+        """Copies of the states, in the contract's order, of a stream that has no seat."""
+        if self._states is None:
+            return tuple(s.start(batch=self.batch) for s in self.model.contract.states)
+        return tuple(state.copy() for state in self._states)
+
+    def stand(self, states: tuple[Array, ...]) -> None:
+        """Take the states back: the seat is another stream's now."""
+        self._states = states
+        self._alike = None
 
     def __repr__(self) -> str:
         return f"Stream({self.model.path!r}, batch={self.batch}, position={self.position})"
@@ -195,7 +222,36 @@ class Stream:
         """Frames that went through the network."""
         return chunks.fed_after(self.model.contract, self.position)
 
-    def _admit(self, x: Array | Mapping[str, Array]) -> Result:
+    def _step(self, bound: Bound, out: Result | None) -> Result:
+        """Run over a chunk that stands in the stream's buffers."""
+        if self.strict:
+            refuse_not_finite(bound.inputs, self.position)
+        if out is not None:
+            refuse_unfit(out, bound.results(copy=False))
+        bound.run()
+        self.position += bound.frames
+        if bound.readouts:
+            self._readouts = {name: bound.outputs[name].copy() for name in bound.readouts}
+        if out is not None:
+            return write_into(out, bound.results(copy=False))
+        return bound.results(copy=self._copy)
+
+    def _admit(self, x: Array | Mapping[str, Array], out: Result | None) -> Result:
+        if self._flushed:
+            raise StreamError(
+                "the stream was flushed: its sequence has ended",
+                hint="Call reset() to begin the next sequence.",
+            )
+        if out is None:
+            return self._take(x)
+        before = self.clone()
+        try:
+            return write_into(out, self._take(x))
+        except InputError:
+            self._adopt(before._memory(), before.position, before._flushed)
+            raise
+
+    def _take(self, x: Array | Mapping[str, Array]) -> Result:
         """Hold `x` against the contract, behind what is held; run what is ready of it."""
         contract = self.model.contract
         arrays = fit_inputs(contract, x)
@@ -204,66 +260,87 @@ class Stream:
             return self._idle()
         if self.strict:
             refuse_not_finite(arrays, self.position)
-        if self._last is None and self._held:
+        if self._held:
             arrays = chunks.in_a_row(contract.inputs, [self._held, arrays])
         ready = chunks.fed_after(contract, self.position + frames) - self._fed
         whole = chunks.cut(contract.inputs, arrays, 0, ready)
         results = self._run(whole, ready) if ready else self._idle()
         self.position += frames
-        left = chunks.cut(contract.inputs, arrays, ready, None)
-        self._held = {x: part.copy() for x, part in left.items()}
-        alike = self._only_frames and self._fed == self.position and contract.chunk is None
-        self._last = self._bound.get(ready) if alike else None
+        self._hold(chunks.cut(contract.inputs, arrays, ready, None))
         return results
+
+    def _hold(self, left: Mapping[str, Array]) -> None:
+        """Keep what was not run; with nothing kept, a chunk like this one can go straight in."""
+        contract = self.model.contract
+        all_run = self._fed == self.position and _only_frames(contract)
+        self._held = _NOTHING if all_run else {name: x.copy() for name, x in left.items()}
+        if not all_run or contract.chunk is not None:
+            self._alike = None
 
     def _run(self, arrays: Mapping[str, Array], frames: int) -> Result:
         """Run over frames that are ready: at first with caches of their own lengths, then bound."""
         if self.model.contract.chunk is not None:
             return self._run_chunks(arrays, frames, length=None)
         if self._fed:
-            bound = self._bound_for(frames)
-            bound.fill(arrays)
-            return self._run_bound(bound)
+            return self._run_seated(arrays, frames)
         results = self._run_unbound(arrays, frames, length=None)
         self._put_states({s.name: results[s.output_name] for s in self.model.contract.states})
         return self._keep_readouts(results)
 
+    def _run_seated(self, arrays: Mapping[str, Array], frames: int) -> Result:
+        with self._seated() as buffers:
+            bound = buffers.bound_for(frames)
+            bound.fill(dict(arrays))
+            bound.run()
+            self._alike = bound
+            results = self._keep_readouts(bound.outputs)
+            return bound.results() if self._copy else results
+
+    @contextmanager
+    def _seated(self) -> Iterator[Buffers]:
+        """Buffers with the stream's states in them, which nobody else has meanwhile."""
+        buffers = self._seats.sit(self)
+        try:
+            yield buffers
+        finally:
+            self._taken[self.key] = buffers
+
     def _put_states(self, states: Mapping[str, Array]) -> None:
-        for name, value in states.items():
-            buffer = self._sides[self._side][name].numpy()
-            if value.shape != buffer.shape:
+        contract = self.model.contract
+        for state in contract.states:
+            shape, value = state.shape(batch=self.batch), states[state.name]
+            if value.shape != shape:
                 raise ArtifactError(
-                    f"state {name} is {list(value.shape)} after the first run, but its"
-                    f" contract says {list(buffer.shape)}",
+                    f"state {state.name} is {list(value.shape)} after the first run, but its"
+                    f" contract says {list(shape)}",
                     hint="The graph or its metadata was edited by hand; export it again.",
                 )
-            buffer[...] = value
+        self._stand_at(tuple(states[state.name].copy() for state in contract.states))
+
+    def _stand_at(self, states: tuple[Array, ...] | None) -> None:
+        """Have these states, None for those of a start, whatever stands in a seat."""
+        self._seats.leave(self)
+        self._states = states
+        self._alike = None
 
     def _run_chunks(self, arrays: Mapping[str, Array], frames: int, length: int | None) -> Result:
         """Run chunk after chunk, each of the one length that the artifact takes."""
-        contract, before, fed = self.model.contract, self.states(), self._fed
+        contract, fed, parts = self.model.contract, self._fed, []
         chunk = contract.chunk or 1
-        self._put_states(before)
-        bound, parts = self._bound_for(chunk), []
-        try:
-            for start in range(0, frames, chunk):
-                bound.fill(chunks.cut(contract.inputs, arrays, start, start + chunk))
-                masks = (chunks.mask(p, fed + start, chunk, length) for p in contract.masks)
-                bound.mask(*masks)
-                bound.run(self._side)
-                self._side ^= 1
-                parts.append(chunks.of_the_sequence(contract, bound.outputs, fed + start, length))
-        except InputError:
-            self._put_states(before)
-            raise
+        with self._seated() as buffers:
+            bound, before = buffers.bound_for(chunk), buffers.states()
+            try:
+                for start in range(0, frames, chunk):
+                    bound.fill(chunks.cut(contract.inputs, arrays, start, start + chunk))
+                    masks = (chunks.mask(p, fed + start, chunk, length) for p in contract.masks)
+                    bound.mask(*masks)
+                    bound.run()
+                    part = chunks.of_the_sequence(contract, bound.outputs, fed + start, length)
+                    parts.append(part)
+            except InputError:
+                buffers.load(before)
+                raise
         return self._keep_readouts(chunks.in_a_row(contract.outputs, parts))
-
-    def _run_bound(self, bound: Bound) -> Result:
-        results = bound.run(self._side)
-        self._side ^= 1
-        if self._readout_names:
-            self._readouts = {name: bound.outputs[name].copy() for name in self._readout_names}
-        return results
 
     def _run_unbound(
         self, arrays: Mapping[str, Array], frames: int, length: int | None
@@ -297,14 +374,17 @@ class Stream:
                 hint="Its contract was edited by hand; export it again.",
             )
 
-    def _kept_inputs(self) -> dict[str, Array]:
+    def _kept_inputs(self) -> Mapping[str, Array]:
         """The frames that are held, and the inputs without frames as they were given last."""
-        if self._last is None:
+        if self._held or not self.position:
             return self._held
-        return chunks.cut(self.model.contract.inputs, self._last.inputs, 0, 0)
+        ports = self.model.contract.inputs
+        return {p.name: np.zeros(p.shape(batch=self.batch, frames=0), p.dtype) for p in ports}
 
     def _keep_readouts(self, results: Mapping[str, Array]) -> Result:
-        self._readouts = {name: results[name].copy() for name in self._readout_names}
+        self._readouts = {
+            name: results[name].copy() for name in _readout_names(self.model.contract)
+        }
         return unwrap({port.name: results[port.name] for port in self.model.contract.outputs})
 
     def _frames(self, arrays: Mapping[str, Array]) -> int:
@@ -319,14 +399,6 @@ class Stream:
         if frames:
             refuse_empty(contract, arrays)
         return frames
-
-    def _bound_for(self, frames: int) -> Bound:
-        bound = self._bound.get(frames)
-        if bound is None:
-            if len(self._bound) >= _KEPT_LENGTHS:
-                del self._bound[next(iter(self._bound))]
-            bound = self._bound[frames] = Bound(self.model, self.batch, frames, self._sides)
-        return bound
 
     def _idle(self) -> Result:
         """What a call returns in which no frame came out."""
@@ -345,9 +417,11 @@ class Stream:
     def _adopt(self, arrays: Mapping[str, Array], position: int, flushed: bool) -> None:
         names = [port.name for port in self.model.contract.inputs]
         self._held = {x: arrays[f"held.{x}"] for x in names if f"held.{x}" in arrays}
-        self._last = None
         self.position, self._flushed = position, flushed
-        self._readouts = {name: arrays[name] for name in self._readout_names if name in arrays}
+        self._readouts = {
+            name: arrays[name] for name in _readout_names(self.model.contract) if name in arrays
+        }
+        self._stand_at(None)
         if self._fed:
             self._put_states({s.name: arrays[s.name] for s in self.model.contract.states})
 
@@ -356,11 +430,20 @@ class Stream:
     ) -> None:
         """Note frames that were run elsewhere, together with other streams'."""
         self.position += frames
-        self._last = None
-        if not self._only_frames:
+        if not _only_frames(self.model.contract):
             left = chunks.cut(self.model.contract.inputs, arrays, frames, None)
             self._held = {name: part.copy() for name, part in left.items()}
-        self._readouts = {name: readouts[name] for name in self._readout_names if name in readouts}
+        self._readouts = {
+            name: readouts[name] for name in _readout_names(self.model.contract) if name in readouts
+        }
+
+
+def _only_frames(contract: Contract) -> bool:
+    return all(port.time_axis is not None for port in contract.inputs)
+
+
+def _readout_names(contract: Contract) -> list[str]:
+    return [port.name for port in contract.outputs if port.time_axis is None]
 
 
 def feed_whole(
@@ -398,3 +481,41 @@ def refuse_not_finite(arrays: Mapping[str, Array], position: int) -> None:
                 f" (after {position} frames)",
                 hint="Clean the input, or let the network have such values: strict=False.",
             )
+
+
+def write_into(out: Result, results: Result) -> Result:
+    """Copy results into arrays of the caller's.
+
+    Raises:
+        InputError: `out` does not fit.
+    """
+    refuse_unfit(out, results)
+    for target, value in _pairs(out, results):
+        target[...] = value
+    return out
+
+
+def refuse_unfit(out: Result, results: Result) -> None:
+    """Refuse arrays that these results cannot be written into.
+
+    Raises:
+        InputError: their names, shapes or dtypes are others, or they are read-only.
+    """
+    if isinstance(out, dict) != isinstance(results, dict) or (
+        isinstance(out, dict) and isinstance(results, dict) and out.keys() != results.keys()
+    ):
+        raise InputError("out must be like what is returned: one array, or a dict of them by name")
+    for target, value in _pairs(out, results):
+        fits = isinstance(target, np.ndarray) and target.flags.writeable
+        if not fits or (target.shape, target.dtype) != (value.shape, value.dtype):
+            found = f"{target.dtype}{list(target.shape)}" if fits else "no array to write into"
+            raise InputError(
+                f"out is {found}, but {value.dtype}{list(value.shape)} comes out",
+                hint="Give an array of that shape, or leave out away.",
+            )
+
+
+def _pairs(out: Result, results: Result) -> list[tuple[Array, Array]]:
+    if isinstance(out, dict) and isinstance(results, dict):
+        return [(out[name], value) for name, value in results.items()]
+    return [(out, results)]  # type: ignore[list-item]

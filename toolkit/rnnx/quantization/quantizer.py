@@ -24,6 +24,7 @@ from rnnx.quantization.quality import measure_quality, measure_step_time, open_r
 from rnnx.quantization.report import QuantizationReport
 from rnnx_exporters.artifact import load_graph, seal
 from rnnx_exporters.describe import describe
+from rnnx_exporters.step_record import attach_step
 from rnnx_runtime.contract import METADATA_KEY, Contract, load_contract
 from rnnx_runtime.errors import InputError, QuantizationError
 from rnnx_runtime.files import replacing
@@ -155,7 +156,8 @@ def _write(model: ir.Model, contract: Contract, record: dict[str, Any], path: Pa
     What the last check measured was measured on another graph, so it does not stay.
     """
     if METADATA_KEY in model.metadata_props:
-        seal(model, dataclasses.replace(contract, quantization=dict(record), checked=None))
+        sealed = dataclasses.replace(contract, quantization=dict(record), checked=None)
+        attach_step(model, seal(model, sealed))
     ir.save(model, path)
     return path.stat().st_size
 

@@ -1,0 +1,61 @@
+"""Puts the step form of a streaming graph into its metadata, where it makes steps cheaper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from rnnx_exporters.step_form import step_form
+from rnnx_runtime.contract import DTYPES, Contract
+from rnnx_runtime.step import LOCATION, METADATA_KEY, pack
+
+Array = npt.NDArray[Any]
+
+# A step of a larger network waits for its weights, not for operators: an LSTM of 512 gained 7 %.
+_LARGEST = 4 << 20
+_LARGEST_GRAPH = 1 << 16  # bytes: what it says twice must be little
+_SMALL = 128  # bytes of a weight that may be said twice
+
+
+def attach_step(model: ir.Model, contract: Contract) -> None:
+    """Add the step form to the metadata of `model`, or take away what was that of another graph."""
+    model.metadata_props.pop(METADATA_KEY, None)
+    if not _may_gain(model, contract):
+        return
+    step = step_form(model, contract)
+    if len(step.graph) == len(model.graph):
+        return
+    proto, file = ir.to_proto(step), ir.to_proto(model).SerializeToString()
+    weights = {
+        tensor.name: _taken_out(tensor)
+        for tensor in proto.graph.initializer
+        if _is_in(file, tensor)
+    }
+    graph = proto.SerializeToString()
+    if len(graph) <= _LARGEST_GRAPH:
+        frames = contract.chunk_multiple
+        model.metadata_props[METADATA_KEY] = pack(graph, weights, file, frames)
+
+
+def _may_gain(model: ir.Model, contract: Contract) -> bool:
+    weights = (value.const_value for value in model.graph.initializers.values())
+    small = sum(weight.nbytes for weight in weights if weight is not None) <= _LARGEST
+    return contract.streaming and contract.chunk is None and small
+
+
+def _is_in(file: bytes, tensor: onnx.TensorProto) -> bool:
+    """Whether the file of the artifact holds a weight. Metadata comes last there: nothing moves."""
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return dtype.name in DTYPES and len(tensor.raw_data) > _SMALL and tensor.raw_data in file
+
+
+def _taken_out(tensor: onnx.TensorProto) -> Array:
+    """The weight, whose tensor then says that it stands elsewhere."""
+    weight = onnx.numpy_helper.to_array(tensor)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=LOCATION)
+    return weight

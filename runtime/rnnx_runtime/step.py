@@ -1,0 +1,119 @@
+"""The step form: a second graph in an artifact's metadata, for one sequence and one step.
+
+It computes what the artifact's own graph does, without the operators that only give a wire another
+shape; one node each costs as much as a small layer's arithmetic. Its weights are those of the
+artifact, told by their places in the file. Where the file is not as it was written, another tool
+has moved them: then there is no step form, and the artifact's own graph does all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from rnnx_runtime.contract import DTYPES, MAX_BYTES
+
+METADATA_KEY = "rnnx.step"
+LOCATION = "the artifact"  # where the graph says that its weights are; they are handed to it
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step form, opened.
+
+    Attributes:
+        session: the graph.
+        frames: how many it takes.
+        shapes: of all that it takes and gives, by name; the memory is that of the artifact's ports
+            and states for one sequence.
+        weights: what the session reads and does not own.
+    """
+
+    session: ort.InferenceSession
+    frames: int
+    shapes: Mapping[str, tuple[int, ...]]
+    weights: tuple[npt.NDArray[Any], ...]
+
+
+def open_step(text: str | None, path: str, options: ort.SessionOptions) -> Step | None:
+    """The step form of the artifact at `path`, from the text in its metadata; None without one."""
+    if text is None or len(text) > MAX_BYTES:
+        return None
+    try:
+        return _open(json.loads(text), path, options)
+    except Exception:  # whatever is wrong with it: the artifact's own graph does the same
+        return None
+
+
+def pack(graph: bytes, weights: Mapping[str, npt.NDArray[Any]], file: bytes, frames: int) -> str:
+    """The text that `open_step` reads.
+
+    Args:
+        graph: an ONNX model whose `weights` stand at `LOCATION`.
+        weights: by name; `file` holds the bytes of each.
+        file: the artifact.
+        frames: how many the graph takes.
+
+    Raises:
+        ValueError: `file` does not hold a weight.
+    """
+    places = [
+        [name, str(w.dtype), list(w.shape), file.index(w.tobytes())] for name, w in weights.items()
+    ]
+    return json.dumps(
+        {
+            "frames": frames,
+            "graph": base64.b64encode(zlib.compress(graph, 9)).decode(),
+            "weights": places,
+            "sha256": _digest(weights.values()),
+        }
+    )
+
+
+def _open(record: Any, path: str, options: ort.SessionOptions) -> Step | None:
+    data = np.memmap(path, np.uint8, mode="r")
+    names = [str(name) for name, *_ in record["weights"]]
+    weights = tuple(_weight(data, *place) for _, *place in record["weights"])
+    if _digest(weights) != record["sha256"]:
+        return None
+    values = [ort.OrtValue.ortvalue_from_numpy(weight) for weight in weights]
+    options.add_external_initializers(names, values)
+    session = ort.InferenceSession(
+        _inflated(record["graph"]), options, providers=["CPUExecutionProvider"]
+    )
+    ports = (*session.get_inputs(), *session.get_outputs())
+    shapes = {port.name: tuple(map(int, port.shape)) for port in ports}
+    return Step(session, int(record["frames"]), shapes, weights)
+
+
+def _weight(data: npt.NDArray[Any], dtype: str, shape: list[int], start: int) -> npt.NDArray[Any]:
+    """A copy, which is aligned; in the file it need not be."""
+    if dtype not in DTYPES or start < 0 or any(size < 0 for size in shape):
+        raise ValueError("no place of a weight")
+    stop = start + math.prod(shape) * np.dtype(dtype).itemsize
+    return data[start:stop].copy().view(dtype).reshape(shape)
+
+
+def _digest(weights: Any) -> str:
+    digest = hashlib.sha256()
+    for weight in weights:
+        digest.update(np.ascontiguousarray(weight).data)
+    return digest.hexdigest()
+
+
+def _inflated(text: str) -> bytes:
+    inflater = zlib.decompressobj()
+    graph = inflater.decompress(base64.b64decode(text, validate=True), MAX_BYTES)
+    if not inflater.eof:
+        raise ValueError("the graph is cut off or too large")
+    return graph
