@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnx_runtime.errors import ArtifactError, InputError
+from rnnx_runtime.model import Model, unwrap
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
     from rnnx_runtime.contract import Port
-    from rnnx_runtime.model import Model
+
+_NDARRAY = np.ndarray
 
 Array = npt.NDArray[Any]
 Result = Array | dict[str, Array]
@@ -100,17 +102,41 @@ class Bound:
         session = model.session if self._step is None else self._step.session
         self._run = session.run_with_iobinding
         self._bindings = tuple(self._bind(session, side) for side in (0, 1))
-        self._name, self._only_input = next(iter(self.inputs.items()))
-        self._only_output = next(iter(self.outputs.values())) if len(self.outputs) == 1 else None
+        self._first_input, self._only_input = next(iter(self.inputs.items()))
+        self._only_output = next(iter(self.outputs.values()))
+        self._shape, self._dtype = self._only_input.shape, self._only_input.dtype
+
+    def step(self, x: Array | Mapping[str, Array]) -> Array | None:
+        """`fill`, `run` and `results` in one, for one input and one output.
+
+        A step of a small network takes microseconds, of which every call of Python is a part.
+
+        Returns:
+            The output; None, where `x` is not just like the buffer: nothing has happened then.
+        """
+        if type(x) is not _NDARRAY or x.shape != self._shape or x.dtype != self._dtype:
+            return None
+        self._only_input[...] = x
+        side = self._buffers.side
+        try:
+            self._run(self._bindings[side])
+        except Exception as error:  # onnxruntime raises many unrelated classes
+            raise _failed(error) from error
+        self._buffers.side = side ^ 1
+        return self._only_output.copy()
 
     def fill(self, x: Array | Mapping[str, Array]) -> bool:
         """Copy arrays in if their names, shapes and dtypes are just those of the buffers."""
-        if len(self.inputs) > 1 or isinstance(x, dict):
-            return self._fill_by_name(x)
-        buffer = self._only_input
-        if not isinstance(x, np.ndarray) or x.shape != buffer.shape or x.dtype != buffer.dtype:
+        arrays = x if isinstance(x, dict) else {self._first_input: x}
+        if arrays.keys() != self.inputs.keys():
             return False
-        buffer[...] = x
+        for name, buffer in self.inputs.items():
+            array = arrays[name]
+            if not isinstance(array, np.ndarray) or array.shape != buffer.shape:
+                return False
+            if array.dtype != buffer.dtype:
+                return False
+            buffer[...] = array
         return True
 
     def mask(self, *masks: Array | bool) -> None:
@@ -128,28 +154,13 @@ class Bound:
         try:
             self._run(self._bindings[side])
         except Exception as error:  # onnxruntime raises many unrelated classes
-            raise InputError(f"onnxruntime failed on this input: {error}") from error
+            raise _failed(error) from error
         self._buffers.side = side ^ 1
 
     def results(self, *, copy: bool = True) -> Result:
         """What came out; copies, or the buffers themselves."""
-        if self._only_output is not None:
-            return self._only_output.copy() if copy else self._only_output
-        if not copy:
-            return self.outputs
-        return {name: value.copy() for name, value in self.outputs.items()}
-
-    def _fill_by_name(self, arrays: Any) -> bool:
-        if not isinstance(arrays, dict) or arrays.keys() != self.inputs.keys():
-            return False
-        for name, buffer in self.inputs.items():
-            array = arrays[name]
-            if not isinstance(array, np.ndarray) or array.shape != buffer.shape:
-                return False
-            if array.dtype != buffer.dtype:
-                return False
-            buffer[...] = array
-        return True
+        outputs = self.outputs
+        return unwrap({name: x.copy() for name, x in outputs.items()} if copy else outputs)
 
     def _bind(self, session: ort.InferenceSession, side: int) -> ort.IOBinding:
         read, write = self._buffers.sides[side], self._buffers.sides[side ^ 1]
@@ -168,6 +179,10 @@ class Bound:
         """The shape and the address of an array, which the step form takes under its own shape."""
         shape = value.shape if self._step is None else self._step.shapes[name]
         return shape, value.ctypes.data
+
+
+def _failed(error: Exception) -> InputError:
+    return InputError(f"onnxruntime failed on this input: {error}")
 
 
 def _allocate(port: Port, batch: int, frames: int) -> Array:

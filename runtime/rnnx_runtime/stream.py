@@ -66,15 +66,16 @@ class Stream:
         "_copy",
         "_flushed",
         "_held",
+        "_plain",
         "_readouts",
         "_seats",
         "_states",
+        "_strict",
         "_taken",
         "batch",
         "key",
         "model",
         "position",
-        "strict",
     )
 
     def __init__(
@@ -87,11 +88,13 @@ class Stream:
     ) -> None:
         self.model = model if isinstance(model, Model) else Model(model)
         self.batch = batch
-        self.strict = strict
+        self._strict = strict
         self.position = 0
         self._copy = copy
         self._flushed = False
         self._refuse_unusable()
+        # One input, one output with frames: what `Bound.step` does, as most networks want it.
+        self._plain = copy and not strict and _is_plain(self.model.contract)
         # Buffers that are handed out must be taken by nobody else.
         self._seats = self.model.seats if copy else Seats(self.model)
         self._taken = self._seats.taken
@@ -124,14 +127,19 @@ class Stream:
             StreamError: the stream was flushed.
         """
         bound = self._alike
-        if bound is None or (buffers := self._taken.pop(self.key, None)) is None:
+        # Most chunks are shaped like the one before, which was held against the contract.
+        if bound is None or (mine := self._taken.pop(self.key, None)) is None:
             return self._admit(x, out)
         try:
-            # Most chunks are shaped like the one before, which was held against the contract.
-            if bound.fill(x):
+            if self._plain and out is None:
+                y = bound.step(x)
+                if y is not None:
+                    self.position += bound.frames
+                    return y
+            elif bound.fill(x):
                 return self._step(bound, out)
         finally:
-            self._taken[self.key] = buffers
+            self._taken[self.key] = mine
         return self._admit(x, out)
 
     def flush(self) -> Result:
@@ -156,7 +164,7 @@ class Stream:
 
     def clone(self) -> Stream:
         """A stream of its own that goes on from here, over the same model."""
-        twin = Stream(self.model, batch=self.batch, strict=self.strict, copy=self._copy)
+        twin = Stream(self.model, batch=self.batch, strict=self._strict, copy=self._copy)
         twin._adopt(self._memory(), self.position, self._flushed)
         return twin
 
@@ -224,7 +232,7 @@ class Stream:
 
     def _step(self, bound: Bound, out: Result | None) -> Result:
         """Run over a chunk that stands in the stream's buffers."""
-        if self.strict:
+        if self._strict:
             refuse_not_finite(bound.inputs, self.position)
         if out is not None:
             refuse_unfit(out, bound.results(copy=False))
@@ -258,7 +266,7 @@ class Stream:
         frames = self._frames(arrays)
         if frames == 0:
             return self._idle()
-        if self.strict:
+        if self._strict:
             refuse_not_finite(arrays, self.position)
         if self._held:
             arrays = chunks.in_a_row(contract.inputs, [self._held, arrays])
@@ -440,6 +448,10 @@ class Stream:
 
 def _only_frames(contract: Contract) -> bool:
     return all(port.time_axis is not None for port in contract.inputs)
+
+
+def _is_plain(contract: Contract) -> bool:
+    return len(contract.inputs) == len(contract.outputs) == 1 and not _readout_names(contract)
 
 
 def _readout_names(contract: Contract) -> list[str]:
