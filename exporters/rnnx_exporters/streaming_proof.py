@@ -1,8 +1,9 @@
-"""Proves a streaming graph before it is written: in random chunks, against the offline graph."""
+"""Proves a streaming graph before it is written: in chunks, against the offline graph."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _LEAST_SNR_DB = 30.0  # between roundings of 8 bits
 def prove_streaming(
     offline: ir.Model, path: Path, contract: Contract, clocks: Collection[Clock] = ()
 ) -> None:
-    """Run the streaming artifact at `path`, in random chunks, against the offline graph.
+    """Run the streaming artifact at `path`, in chunks and in steps, against the offline graph.
 
     It runs at lengths at which all wires of these clocks have frames, as many as those they meet.
 
@@ -50,8 +51,7 @@ def prove_streaming(
             failure = str(error)
             continue
         proven = max(proven, frames)
-        for _ in range(_CHUNKINGS):
-            lengths = _chunk_lengths(frames, rng)
+        for lengths in (*_chunkings(frames, rng), repeat(contract.chunk_multiple)):
             found = feed_whole(model.stream(batch=batch), feeds, lengths)
             _hold_stream(contract, found, expected)
     if not proven:
@@ -104,9 +104,10 @@ def _run_offline(
     return dict(zip(names, session.run(names, {**feeds, **zeros}), strict=True))
 
 
-def _chunk_lengths(frames: int, rng: np.random.Generator) -> Iterator[int]:
-    while True:
-        yield int(rng.integers(1, max(8, frames // 3)))
+def _chunkings(frames: int, rng: np.random.Generator) -> Iterator[Iterator[int]]:
+    """Random lengths of chunks, anew each time."""
+    for _ in range(_CHUNKINGS):
+        yield (int(rng.integers(1, max(8, frames // 3))) for _ in count())
 
 
 def _hold_stream(
