@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from rnnx_runtime.pool import PooledStream, Result, StreamPool
+    from rnnx_runtime.pool import StreamPool
+    from rnnx_runtime.pooled_stream import PooledStream, Result
 
 _Turns = WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[int]]
 _TURNS: WeakKeyDictionary[StreamPool, _Turns] = WeakKeyDictionary()

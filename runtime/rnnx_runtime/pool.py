@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rnnx_runtime import chunks
-from rnnx_runtime.errors import BusyError, InputError, StreamError
-from rnnx_runtime.model import Model, fit_inputs, named, refuse_empty, size_along, unwrap
+from rnnx_runtime.errors import BusyError, InputError
+from rnnx_runtime.model import Model, fit_inputs, refuse_empty, size_along, unwrap
+from rnnx_runtime.pooled_stream import PooledStream
 from rnnx_runtime.rows import Rows, fits, row_of
-from rnnx_runtime.stream import Stream, refuse_not_finite
+from rnnx_runtime.stream import Stream
 
 if TYPE_CHECKING:
     from rnnx_runtime.async_pool import AsyncStream
@@ -117,7 +115,7 @@ class StreamPool:
             with self._lock:
                 for row, stream in enumerate(streams):
                     readouts = self._row(outputs, row) if self._reads_out else {}
-                    stream._went(frames, arrays, readouts)
+                    stream._went_on(frames, {}, readouts)
             return unwrap(outputs)
 
     def _is_a_step(self, streams: Sequence[PooledStream], arrays: Arrays) -> bool:
@@ -197,8 +195,9 @@ class StreamPool:
         except InputError:
             self._run_apart(feeds, frames)
             return len(ready)
-        for row, arrays in feeds.items():
-            self._members[row]._deliver(self._row(outputs, row), frames, arrays)
+        with self._lock:
+            for row, arrays in feeds.items():
+                self._members[row]._deliver(self._row(outputs, row), frames, arrays)
         return len(ready)
 
     def _run_apart(self, feeds: Mapping[int, Arrays], frames: int) -> None:
@@ -210,7 +209,8 @@ class StreamPool:
             except InputError as error:
                 member._error = error
             else:
-                member._deliver(self._row(outputs, row), frames, arrays)
+                with self._lock:
+                    member._deliver(self._row(outputs, row), frames, arrays)
 
     def _row(self, outputs: Arrays, row: int) -> Arrays:
         return {
@@ -227,7 +227,7 @@ class StreamPool:
     def _scatter(self) -> None:
         """Give every stream its states back."""
         for row, stream in enumerate(self._members):
-            stream._own._put_states(self._rows.states(row))
+            stream._stand(self._rows.states(row))
         self._members = []
 
     def _wake(self, stream: PooledStream) -> None:
@@ -263,216 +263,6 @@ class StreamPool:
 
     def __repr__(self) -> str:
         return f"StreamPool({self.model.path!r}, {len(self._awake)} of {self.max_streams} live)"
-
-
-class PooledStream:
-    """One stream of a pool.
-
-    Attributes:
-        pending: frames that wait to be run.
-    """
-
-    def __init__(self, pool: StreamPool) -> None:
-        self.pending = 0
-        self._pool = pool
-        self._own = Stream(pool.model)  # but its states are in a row while it has one
-        self._asleep: bytes | None = None
-        self._fed = 0
-        self._ended = ""
-        self._queue: deque[Arrays] = deque()
-        self._results: list[Arrays] = []
-        self._error: InputError | None = None
-
-    def push(self, x: Array | Mapping[str, Array], *, timeout: float | None = 0.0) -> None:
-        """Queue frames; they are run with those of other streams.
-
-        Args:
-            x: `[1, time, ...]`, as for `Stream.feed`.
-            timeout: seconds to wait for room in the queue; None for as long as it takes.
-
-        Raises:
-            InputError: the input does not fit.
-            BusyError: the queue is full, or no live stream can make place.
-            StreamError: the stream was closed or flushed.
-        """
-        self._refuse_ended()
-        arrays, frames = self._pool._fitted(x)
-        if not frames:
-            return
-        if self._pool.strict:
-            refuse_not_finite(arrays, self._fed + self.pending)
-        self._await_room(frames, timeout)
-        kept = {name: array.copy() for name, array in arrays.items()}
-        while not self._queued(kept, frames):
-            self._pool._wake(self)
-
-    def _queued(self, arrays: Arrays, frames: int) -> bool:
-        """Queue them, unless the stream was put aside; what waits keeps it awake."""
-        with self._pool._lock:
-            if self not in self._pool._awake:
-                return False
-            self._queue.append(arrays)
-            self.pending += frames
-            return True
-
-    def pull(self) -> Result:
-        """The output frames of all that was pushed, as `Stream.feed` gives them.
-
-        Raises:
-            InputError: the frames made onnxruntime fail; they are dropped.
-        """
-        self._settle()
-        if not self._results:
-            self._refuse_ended()
-        return unwrap(self._take())
-
-    def feed(self, x: Array | Mapping[str, Array]) -> Result:
-        """Push and pull."""
-        self.push(x, timeout=None)
-        return self.pull()
-
-    def flush(self) -> Result:
-        """End the sequence: what was not pulled yet, and the tail.
-
-        Raises:
-            StreamError: the stream was closed or flushed.
-        """
-        self._refuse_ended()
-        self._settle()
-        with self._pool._running:
-            self._pool._wake(self)
-            self._pool._leave(self)
-            if self.pending:
-                self._own.feed(self._next(self.pending))  # too few for a run
-            self._results.append(named(self._pool.model.contract, self._own.flush()))
-            self._ended = "flushed: its sequence has ended"
-        return unwrap(self._take())
-
-    def snapshot(self) -> bytes:
-        """The memory as portable bytes, for `Stream.restore`; of frames pushed all that is ready.
-
-        Raises:
-            StreamError: the stream was closed.
-        """
-        self._refuse_ended()
-        self._settle()
-        with self._pool._running:
-            self._pool._wake(self)
-            self._pool._scatter()
-            twin = self._own.clone()
-            if self.pending:
-                ports = self._pool.model.contract.inputs
-                twin.feed(chunks.in_a_row(ports, list(self._queue)))
-            return twin.snapshot()
-
-    def close(self) -> None:
-        """Give the place to others; what was not pulled is lost."""
-        with self._pool._running, self._pool._lock:
-            self._pool._leave(self)
-            self._queue.clear()
-            self._results, self.pending, self._ended = [], 0, "closed"
-
-    def __enter__(self) -> PooledStream:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    @property
-    def ready(self) -> bool:
-        """Whether enough frames wait for a run."""
-        return chunks.fed_after(self._pool.model.contract, self._fed + self.pending) > self._fed
-
-    def _refuse_ended(self) -> None:
-        if self._ended:
-            raise StreamError(f"the stream was {self._ended}", hint="Open another: pool.open().")
-
-    def _settle(self) -> None:
-        """Run until nothing of this stream is ready."""
-        while self.ready and self._error is None:
-            self._pool.run()
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
-
-    def _take(self) -> Arrays:
-        with self._pool._lock:
-            results, self._results = self._results, []
-        if not results:
-            self._pool._wake(self)
-            return named(self._pool.model.contract, self._own._idle())
-        ports = self._pool.model.contract.outputs
-        return results[0] if len(results) == 1 else chunks.in_a_row(ports, results)
-
-    def _await_room(self, frames: int, timeout: float | None) -> None:
-        limit = self._pool.max_pending
-        end = None if timeout is None else time.monotonic() + timeout
-        while self.pending + frames > limit:
-            if self.ready and self._pool.run():
-                continue
-            left = None if end is None else end - time.monotonic()
-            if frames > limit or not self.pending or (left is not None and left <= 0):
-                raise BusyError(
-                    f"{self.pending} frames wait, and {frames} more would exceed {limit}",
-                    hint="Pull results, give fewer frames at a time, or raise max_pending.",
-                )
-            with self._pool._lock:
-                self._pool._ran.wait(left)
-
-    def _next(self, frames: int) -> Arrays:
-        """The next frames from the queue."""
-        ports = self._pool.model.contract.inputs
-        parts, count = [], 0
-        while count < frames:
-            parts.append(self._queue.popleft())
-            count += size_along(self._pool.model.contract, parts[-1], "time") or 0
-        arrays = parts[0] if len(parts) == 1 else chunks.in_a_row(ports, parts)
-        if count > frames:
-            self._queue.appendleft(chunks.cut(ports, arrays, frames, None))
-            arrays = chunks.cut(ports, arrays, 0, frames)
-        self.pending -= frames
-        return arrays
-
-    def _run_alone(self) -> bool:
-        """Run what is ready without the others; whether there was something."""
-        with self._pool._lock:
-            after = chunks.fed_after(self._pool.model.contract, self._fed + self.pending)
-            frames = after - self._fed
-            if not frames:
-                return False
-            arrays = self._next(frames)
-        try:
-            outputs = named(self._pool.model.contract, self._own.feed(arrays))
-        except InputError as error:
-            self._error = error
-            return True
-        with self._pool._lock:
-            self._fed += frames
-            self._results.append(outputs)
-            self._pool._touch(self)
-        return True
-
-    def _deliver(self, outputs: Arrays, frames: int, arrays: Arrays) -> None:
-        """What a run with the others gave for these frames."""
-        with self._pool._lock:
-            self._results.append(outputs)
-            self._went(frames, arrays, outputs)
-
-    def _went(self, frames: int, arrays: Arrays, outputs: Arrays) -> None:
-        self._fed += frames
-        self._own._go_along(frames, arrays, outputs)
-        self._pool._touch(self)
-
-    def _fall_asleep(self) -> None:
-        """Be bytes for a while."""
-        self._asleep = self._own.snapshot()
-        del self._own
-
-    def _wake_up(self) -> None:
-        if self._asleep is not None:
-            self._own = Stream(self._pool.model)
-            self._own.restore(self._asleep)
-            self._asleep = None
 
 
 def _positive(name: str, value: int) -> int:

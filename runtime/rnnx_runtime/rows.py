@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from rnnx_runtime.binding import Bound, Buffers
@@ -59,8 +60,11 @@ class Rows:
         bound = self._buffers.bound_for(frames)
         for port in self._model.contract.inputs:
             buffer = bound.inputs[port.name]
-            if len(feeds) < self._count:
-                buffer[...] = 0
+            if len(feeds) == self._count:
+                parts = [feeds[row][port.name] for row in range(self._count)]
+                np.concatenate(parts, port.batch_axis or 0, out=buffer)
+                continue
+            buffer[...] = 0
             for row, arrays in feeds.items():
                 buffer[row_of(port, row)] = arrays[port.name]
         return self._finish(bound, set(range(self._count)).difference(feeds))

@@ -128,8 +128,12 @@ class Stream:
         """
         bound = self._alike
         # Most chunks are shaped like the one before, which was held against the contract.
-        if bound is None or (mine := self._taken.pop(self.key, None)) is None:
+        if bound is None:
             return self._admit(x, out)
+        mine = self._taken.pop(self.key, None)
+        if mine is None:  # another stream has the seat
+            mine = self._seats.sit(self)
+            bound = self._alike = mine.bound_for(bound.frames)
         try:
             if self._plain and out is None:
                 y = bound.step(x)
@@ -205,7 +209,6 @@ class Stream:
     def stand(self, states: tuple[Array, ...]) -> None:
         """Take the states back: the seat is another stream's now."""
         self._states = states
-        self._alike = None
 
     def __repr__(self) -> str:
         return f"Stream({self.model.path!r}, batch={self.batch}, position={self.position})"

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from artifacts import gru_artifact
 from lagging import lagging
 from rnnx_runtime import BusyError, InputError, Model, StreamError, StreamPool
-from rnnx_runtime.pool import PooledStream
+from rnnx_runtime.pooled_stream import PooledStream
+from running_sums import running_sum
 
 Array = npt.NDArray[np.float32]
 FEATURES = 3
@@ -205,6 +206,21 @@ def test_a_snapshot_goes_on_in_a_stream_alone(name: str, request: pytest.Fixture
     alone.restore(stream.snapshot())
     hold(model, [*parts, alone.feed(cut(model, x, 19, 37)), alone.flush()], x)
     hold(model, [*parts, stream.feed(cut(model, x, 19, 37)), stream.flush()], x)
+
+
+def test_a_readout_holds_its_value_while_nothing_is_fed(tmp_path: Path) -> None:
+    running_sum(tmp_path / "sum.onnx", outputs=("y", "total"))
+    pool = StreamPool(tmp_path / "sum.onnx", max_streams=2)
+    streams, x = [pool.open(), pool.open()], np.ones((1, 1, 2), np.float32)
+    for turn in range(1, 4):
+        for stream in streams:
+            stream.push(x)
+        pool.run()
+        for stream in streams:
+            assert np.array_equal(stream.pull()["total"], np.full((1, 2), turn))
+            assert np.array_equal(stream.pull()["total"], np.full((1, 2), turn))
+    first = streams[0].flush()
+    assert np.array_equal(first["total"], np.full((1, 2), 3))
 
 
 def test_what_has_ended_is_refused(gru: Model) -> None:
