@@ -78,26 +78,29 @@ def bound_loop(model: Model, x: np.ndarray, *, step_form: bool) -> Callable[[], 
     session = model.session if step is None else step.session
     (port_in,), (port_out,) = contract.inputs, contract.outputs
     taken, given = (np.zeros(p.shape(batch=1, frames=1), np.float32) for p in (port_in, port_out))
-    sides = [[state.start(batch=1) for state in contract.states] for _ in range(2)]
+    sides = [[np.zeros(s.shape(batch=1), s.dtype) for s in contract.states] for _ in range(2)]
+    masks = masks_of(contract)
     bindings = []
     for read, write in (sides, sides[::-1]):
         binding = session.io_binding()
-        ins = {port_in.name: taken} | {
-            s.input_name: a for s, a in zip(contract.states, read, strict=True)
-        }
+        ins = (
+            {port_in.name: taken}
+            | ({} if step else masks)
+            | {s.input_name: a for s, a in zip(contract.states, read, strict=True)}
+        )
         outs = {port_out.name: given} | {
             s.output_name: a for s, a in zip(contract.states, write, strict=True)
         }
         for name, array in ins.items():
             shape = array.shape if step is None else step.shapes[name]
-            binding.bind_input(name, "cpu", 0, np.float32, shape, array.ctypes.data)
+            binding.bind_input(name, "cpu", 0, array.dtype.type, shape, array.ctypes.data)
         for name, array in outs.items():
             shape = array.shape if step is None else step.shapes[name]
             binding.bind_output(name, "cpu", 0, np.float32, shape, array.ctypes.data)
         bindings.append(binding)
     run, side = session.run_with_iobinding, 0
 
-    def step_by_hand(bound: object = sides) -> np.ndarray:  # which holds what is bound
+    def step_by_hand(bound: object = (sides, masks)) -> np.ndarray:  # which holds what is bound
         nonlocal side
         taken[...] = x
         run(bindings[side])
@@ -107,12 +110,17 @@ def bound_loop(model: Model, x: np.ndarray, *, step_form: bool) -> Callable[[], 
     return step_by_hand
 
 
+def masks_of(contract: Contract) -> dict[str, np.ndarray]:
+    """Inside a sequence every frame is of it."""
+    return {port.name: np.ones(port.shape(batch=1, frames=1), bool) for port in contract.masks}
+
+
 def dict_loop(model: Model, x: np.ndarray) -> Callable[[], np.ndarray]:
     """Hand the states over as arrays, as most code does."""
     contract, run = model.contract, model.session.run
-    feeds = {state.input_name: state.start(batch=1) for state in contract.states}
+    feeds = {s.input_name: np.zeros(s.shape(batch=1), s.dtype) for s in contract.states}
     names = tuple(feeds)
-    feeds[contract.inputs[0].name] = x
+    feeds |= {contract.inputs[0].name: x} | masks_of(contract)
 
     def step() -> np.ndarray:
         y, *states = run(None, feeds)
