@@ -36,8 +36,9 @@ def attach_step(model: ir.Model, contract: Contract) -> None:
     }
     graph = proto.SerializeToString()
     if len(graph) <= _LARGEST_GRAPH:
-        frames = contract.chunk_multiple
-        model.metadata_props[METADATA_KEY] = pack(graph, weights, file, frames)
+        model.metadata_props[METADATA_KEY] = pack(
+            graph, weights, file, frames=contract.chunk_multiple, operators=len(step.graph)
+        )
 
 
 def _may_gain(model: ir.Model, contract: Contract) -> bool:

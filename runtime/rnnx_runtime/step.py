@@ -34,6 +34,7 @@ class Step:
     Attributes:
         session: the graph.
         frames: how many it takes.
+        operators: how many it has.
         shapes: of all that it takes and gives, by name; the memory is that of the artifact's ports
             and states for one sequence.
         weights: what the session reads and does not own.
@@ -41,6 +42,7 @@ class Step:
 
     session: ort.InferenceSession
     frames: int
+    operators: int
     shapes: Mapping[str, tuple[int, ...]]
     weights: tuple[npt.NDArray[Any], ...]
 
@@ -55,7 +57,14 @@ def open_step(text: str | None, path: str, options: ort.SessionOptions) -> Step 
         return None
 
 
-def pack(graph: bytes, weights: Mapping[str, npt.NDArray[Any]], file: bytes, frames: int) -> str:
+def pack(
+    graph: bytes,
+    weights: Mapping[str, npt.NDArray[Any]],
+    file: bytes,
+    *,
+    frames: int,
+    operators: int,
+) -> str:
     """The text that `open_step` reads.
 
     Args:
@@ -63,6 +72,7 @@ def pack(graph: bytes, weights: Mapping[str, npt.NDArray[Any]], file: bytes, fra
         weights: by name; `file` holds the bytes of each.
         file: the artifact.
         frames: how many the graph takes.
+        operators: how many it has.
 
     Raises:
         ValueError: `file` does not hold a weight.
@@ -73,6 +83,7 @@ def pack(graph: bytes, weights: Mapping[str, npt.NDArray[Any]], file: bytes, fra
     return json.dumps(
         {
             "frames": frames,
+            "operators": operators,
             "graph": base64.b64encode(zlib.compress(graph, 9)).decode(),
             "weights": places,
             "sha256": _digest(weights.values()),
@@ -93,7 +104,8 @@ def _open(record: Any, path: str, options: ort.SessionOptions) -> Step | None:
     )
     ports = (*session.get_inputs(), *session.get_outputs())
     shapes = {port.name: tuple(map(int, port.shape)) for port in ports}
-    return Step(session, int(record["frames"]), shapes, weights)
+    frames, operators = int(record["frames"]), int(record["operators"])
+    return Step(session, frames, operators, shapes, weights)
 
 
 def _weight(data: npt.NDArray[Any], dtype: str, shape: list[int], start: int) -> npt.NDArray[Any]:

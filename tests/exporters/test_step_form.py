@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 import rnnx
+from command_line import exit_code
 from exportable import torch_run
 from rnnx_exporters import artifact, step_record, streaming
 from rnnx_exporters.step_form import step_form
@@ -110,6 +111,14 @@ def test_only_what_computes_is_left(lstm: tuple[nn.Module, rnnx.Model]) -> None:
     path = Path(lstm[1].path)
     assert operators_of(path) == {"LSTM": 2, "MatMul": 1, "Add": 1}
     assert sum(rnnx.load_contract(path).operators.values()) > 2 * 4
+
+
+def test_inspect_tells_of_it(
+    lstm: tuple[nn.Module, rnnx.Model], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("inspect", lstm[1].path) == 0
+    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "step form 4 operators for a frame of one sequence" in told
 
 
 def test_steps_equal_torch_and_the_artifacts_own_graph(

@@ -15,6 +15,7 @@ from rnnx.cli.common import as_json, delay_text, human_bytes, print_json
 if TYPE_CHECKING:
     from rnnx_exporters.timetable import Row
     from rnnx_runtime import Contract, Port, State
+    from rnnx_runtime.step import Step
 
 
 @click.command("inspect")
@@ -31,19 +32,25 @@ def command(model: str, timeline: bool, picture: str | None, as_json: bool) -> N
 
     With --timeline, MODEL may be any ONNX file: shown is how time runs through it when it streams.
     """
-    from rnnx_runtime import load_contract
+    from rnnx_runtime import Model
 
     if timeline or picture:
         _show_timeline(model, picture, as_json)
         return
-    contract = load_contract(model)
+    opened = Model(model)
+    contract, step = opened.contract, opened.step
     size = Path(model).stat().st_size
     if as_json:
-        counted = {"bytes": size, "state_bytes": _state_bytes(contract), "delay": contract.delay}
+        counted: dict[str, int | None] = {
+            "bytes": size,
+            "state_bytes": _state_bytes(contract),
+            "delay": contract.delay,
+            "step_operators": None if step is None else step.operators,
+        }
         print_json(json.loads(contract.to_json()) | counted)
         return
     click.echo(f"{model} ({human_bytes(size)}, {_kind(contract)})")
-    for what, value in _facts(contract):
+    for what, value in _facts(contract, step):
         click.echo(f"{what:<11}  {value}".rstrip())
 
 
@@ -78,7 +85,7 @@ def _kind(contract: Contract) -> str:
     return "streaming" if contract.streaming else "offline: it takes whole sequences"
 
 
-def _facts(contract: Contract) -> Iterator[tuple[str, str]]:
+def _facts(contract: Contract, step: Step | None) -> Iterator[tuple[str, str]]:
     for port in contract.inputs:
         ids = "" if port.num_embeddings is None else f", ids 0 to {port.num_embeddings - 1}"
         yield "input", f"{port}{ids}"
@@ -97,6 +104,9 @@ def _facts(contract: Contract) -> Iterator[tuple[str, str]]:
     if contract.labels is not None:
         yield "labels", ", ".join(contract.labels)
     yield "operators", ", ".join(f"{n} {name}" for name, n in _by_count(contract.operators))
+    if step is not None:
+        frames = "a frame" if step.frames == 1 else f"{step.frames} frames"
+        yield "step form", f"{step.operators} operators for {frames} of one sequence"
     yield "source", _listed(contract.source) or "unknown"
     yield "quantized", _listed(contract.quantization) or "no"
     yield "checked", _listed(contract.checked) or "no: run `rnnx check`"
