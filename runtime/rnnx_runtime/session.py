@@ -40,7 +40,10 @@ def open_session(
         )
     try:
         return ort.InferenceSession(
-            str(file), _options(optimize, threads), providers=["CPUExecutionProvider"]
+            str(file),
+            _options(optimize, threads),
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # to the same provider, after a line on stdout, where data goes
         )
     except Exception as error:  # onnxruntime raises many unrelated classes, all meaning this
         raise ArtifactError(
@@ -55,15 +58,19 @@ def read_contract(session: ort.InferenceSession, path: str | os.PathLike[str]) -
     Raises:
         ArtifactError: there is no contract, or it does not describe this graph.
     """
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
+    try:
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is not None:
+            return _held_against_graph(Contract.from_json(text), session)
+    except UnicodeDecodeError as error:
         raise ArtifactError(
-            f"{os.fspath(path)!r} carries no rnnx contract",
-            hint="Export it with `rnnx export`, or convert it with `rnnx.to_streaming`.",
-        )
-    contract = Contract.from_json(text)
-    _hold_against_graph(contract, session)
-    return contract
+            f"{os.fspath(path)!r} holds text that is not UTF-8: {error}",
+            hint="The file is damaged; copy or export it again.",
+        ) from error
+    raise ArtifactError(
+        f"{os.fspath(path)!r} carries no rnnx contract",
+        hint="Export it with `rnnx export`, or convert it with `rnnx.to_streaming`.",
+    )
 
 
 def _options(optimize: bool, threads: int) -> ort.SessionOptions:
@@ -78,12 +85,13 @@ def _options(optimize: bool, threads: int) -> ort.SessionOptions:
     return options
 
 
-def _hold_against_graph(contract: Contract, session: ort.InferenceSession) -> None:
+def _held_against_graph(contract: Contract, session: ort.InferenceSession) -> Contract:
     states_in = {state.input_name: (state.dtype, state.dims) for state in contract.states}
     states_out = {state.output_name: (state.dtype, state.dims) for state in contract.states}
     taken = _described((*contract.inputs, *contract.masks)) | states_in
     _hold_ports("inputs", taken, session.get_inputs())
     _hold_ports("outputs", _described(contract.outputs) | states_out, session.get_outputs())
+    return contract
 
 
 def _described(ports: tuple[Port, ...]) -> _Described:
