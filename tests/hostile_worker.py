@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import resource
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -15,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnx.start_probe import peak_memory
 from rnnx_runtime import Contract, Model, RnnxError, Seq2Seq, Stream, load_contract
 from rnnx_runtime.samples import random_inputs
 
 HANG = 60.0  # seconds; a case takes milliseconds
 GREED = 1 << 30  # bytes that no case may add to the process
-_KILOBYTE = 1 if sys.platform == "darwin" else 1024
 _MOST_NUMBERS = 1 << 20  # in one input; what a contract may ask of a caller is no fault
 
 
@@ -80,19 +78,15 @@ def _serve(connection: Connection) -> None:
 
 
 def _tried(case: Case) -> str | None:
-    before = _peak()
+    before = peak_memory()
     try:
         case.call(*case.arguments)
     except RnnxError:
         pass
     except BaseException:
         return traceback.format_exc()
-    taken = _peak() - before
+    taken = peak_memory() - before
     return f"it took {taken >> 20} MB" if taken > GREED else None
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KILOBYTE
 
 
 def open_file(data: bytes) -> None:

@@ -19,7 +19,7 @@ def main(path: str, chunk: int, batch: int) -> None:
     begun = clock()
     from rnnx_runtime import Model
 
-    imported, before = clock(), _peak()
+    imported, before = clock(), peak_memory()
     model = Model(path)
     opened = clock()
     feeds = _feeds(model, chunk, batch)
@@ -37,7 +37,7 @@ def main(path: str, chunk: int, batch: int) -> None:
         "first_call": called - ready,
     }
     milliseconds = {name: 1000 * seconds for name, seconds in taken.items()}
-    print(json.dumps({**milliseconds, "memory": _peak() - before}))
+    print(json.dumps({**milliseconds, "memory": peak_memory() - before}))
 
 
 def _feeds(model: Model, chunk: int, batch: int) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _feeds(model: Model, chunk: int, batch: int) -> dict[str, Any]:
     return random_inputs(model.contract, np.random.default_rng(0), batch=batch, frames=frames)
 
 
-def _peak() -> int:
+def peak_memory() -> int:
     """The most memory that this process has held, in bytes."""
     try:
         # What getrusage tells begins, on Linux, with the peak of the process that started this one.
