@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import onnxruntime as ort
 
@@ -33,21 +32,21 @@ def open_session(
     Raises:
         ArtifactError: the file is missing or onnxruntime cannot load it.
     """
-    file = Path(path)
-    if not file.is_file():
+    file = os.fspath(path)
+    if not os.path.isfile(file):
         raise ArtifactError(
-            f"no file at {str(file)!r}", hint="Check the path; `rnnx export` writes artifacts."
+            f"no file at {file!r}", hint="Check the path; `rnnx export` writes artifacts."
         )
     try:
         return ort.InferenceSession(
-            str(file),
+            file,
             _options(optimize, threads),
             providers=["CPUExecutionProvider"],
             enable_fallback=0,  # to the same provider, after a line on stdout, where data goes
         )
     except Exception as error:  # onnxruntime raises many unrelated classes, all meaning this
         raise ArtifactError(
-            f"onnxruntime cannot load {str(file)!r}: {_first_line(error)}",
+            f"onnxruntime cannot load {file!r}: {_first_line(error)}",
             hint="The file is not ONNX, is damaged, or needs a newer onnxruntime.",
         ) from error
 
