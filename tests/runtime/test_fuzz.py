@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -27,6 +28,7 @@ from rnnx_runtime.samples import random_inputs
 from rnnx_runtime.snapshot import MAGIC
 from running_sums import running_sum
 
+T = TypeVar("T")
 CASES = [
     pytest.param(130, id="some"),
     pytest.param(8000, id="many", marks=pytest.mark.full),
@@ -70,13 +72,25 @@ def test_contracts(worker: Worker, artifacts: list[Path], count: int) -> None:
 def hostile_contracts(path: Path) -> st.SearchStrategy[Case]:
     text = Model(path).contract.to_json()
     bytes_ = damaged_bytes(text.encode()).map(lambda data: data.decode("utf-8", "replace"))
-    texts = damaged_json(json.loads(text)) | bytes_
-    return texts.map(lambda text: Case(open_file, (with_contract(path, text),)))
+    texts = one_in_four(bytes_, damaged_json(json.loads(text)))
+    return st.builds(with_contract, st.just(path), texts, st.booleans()).map(opening)
 
 
-def with_contract(path: Path, text: str) -> bytes:
+def one_in_four(seldom: st.SearchStrategy[T], often: st.SearchStrategy[T]) -> st.SearchStrategy[T]:
+    return st.integers(0, 3).flatmap(lambda drawn: often if drawn else seldom)
+
+
+def opening(data: bytes) -> Case:
+    return Case(open_file, (data,))
+
+
+def with_contract(path: Path, text: str, free: bool) -> bytes:
+    """The artifact with that contract; where `free`, its graph fixes no size that differs."""
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {METADATA_KEY: text})
+    ports = (*model.graph.input, *model.graph.output) if free else ()
+    for dim in (dim for port in ports for dim in port.type.tensor_type.shape.dim):
+        dim.dim_param = "free"
     return bytes(model.SerializeToString())
 
 
@@ -89,8 +103,8 @@ def hostile_files(artifacts: list[Path]) -> Callable[[Path], st.SearchStrategy[C
     def files(path: Path) -> st.SearchStrategy[Case]:
         whole = path.read_bytes()
         others = st.sampled_from(artifacts).map(Path.read_bytes)
-        damaged = damaged_graphs(whole) | others.flatmap(lambda x: damaged_bytes(whole, x))
-        return damaged.map(lambda data: Case(open_file, (data,)))
+        bytes_ = others.flatmap(lambda other: damaged_bytes(whole, other))
+        return one_in_four(bytes_, damaged_graphs(whole)).map(opening)
 
     return files
 
@@ -110,9 +124,9 @@ def hostile_snapshots(begun: tuple[Path, int]) -> st.SearchStrategy[Case]:
     )
     whole = stream.snapshot()
     header, arrays = opened(whole)
-    headers = damaged_json(json.loads(header)).map(str.encode) | damaged_bytes(header)
-    bodies = st.just(arrays) | damaged_bytes(arrays or b"\0")
-    damaged = damaged_bytes(whole) | st.builds(sealed, headers, bodies)
+    headers = one_in_four(damaged_bytes(header), damaged_json(json.loads(header)).map(str.encode))
+    bodies = one_in_four(damaged_bytes(arrays or b"\0"), st.just(arrays))
+    damaged = one_in_four(damaged_bytes(whole), st.builds(sealed, headers, bodies))
     return damaged.map(lambda data: Case(restore, (data, path)))
 
 
@@ -133,7 +147,8 @@ def sealed(header: bytes, arrays: bytes) -> bytes:
 def test_encoder_decoders(worker: Worker, tmp_path: Path, count: int) -> None:
     folder = tmp_path / "folder"
     record = attending.write_folder(folder, attending.weights())
-    texts = damaged_json(record).map(str.encode) | damaged_bytes(json.dumps(record).encode())
+    bytes_ = damaged_bytes(json.dumps(record).encode())
+    texts = one_in_four(bytes_, damaged_json(record).map(str.encode))
     hold(worker, texts.map(lambda data: Case(open_folder, (data, folder))), count)
 
 
