@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,6 +30,7 @@ from rnnx_runtime.snapshot import MAGIC
 from running_sums import running_sum
 
 T = TypeVar("T")
+ONNXRUNTIME = tuple(map(int, ort.__version__.split(".")[:2]))
 CASES = [
     pytest.param(130, id="some"),
     pytest.param(8000, id="many", marks=pytest.mark.full),
@@ -85,7 +87,7 @@ def opening(data: bytes) -> Case:
 
 
 def with_contract(path: Path, text: str, free: bool) -> bytes:
-    """The artifact with that contract; where `free`, its graph fixes no size that differs."""
+    """The artifact with that contract; where `free`, the graph has no sizes that contradict it."""
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {METADATA_KEY: text})
     ports = (*model.graph.input, *model.graph.output) if free else ()
@@ -94,6 +96,9 @@ def with_contract(path: Path, text: str, free: bool) -> bytes:
     return bytes(model.SerializeToString())
 
 
+@pytest.mark.skipif(
+    ONNXRUNTIME < (1, 27), reason="older onnxruntime dies of constants that are cut off"
+)
 @pytest.mark.parametrize("count", CASES)
 def test_model_files(worker: Worker, artifacts: list[Path], count: int) -> None:
     hold(worker, st.sampled_from(artifacts).flatmap(hostile_files(artifacts)), count)
