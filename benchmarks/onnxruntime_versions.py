@@ -11,14 +11,16 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 from rnnx.table import render
 
-VERSIONS = ("1.20.1", "1.22.1", "1.24.4", "1.27.0", "1.29.0", "1.32.0")
+LOWEST = "lowest"  # of all that rnnx depends on
+VERSIONS = (LOWEST, "1.22.1", "1.24.4", "1.27.0", "1.29.0", "1.32.0")
 # What writes the tests' artifacts, and runs the tests; not torch.
-TOOLS = ("onnx", "onnx-ir", "onnxscript", "click", "hypothesis", "pytest")
+TOOLS = ("onnx", "onnx-ir", "onnxscript", "hypothesis", "pytest")
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / ".venv" / "onnxruntime"
 OUTCOMES = ("passed", "failed", "error", "skipped")
@@ -51,10 +53,18 @@ def environment(version: str) -> str:
     python = str(folder / "bin" / "python")
     if not (folder / "ready").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        packages = [f"onnxruntime=={version}", *TOOLS]
+        packages = [*requirements(version), *TOOLS]
         subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
         (folder / "ready").touch()
     return python
+
+
+def requirements(version: str) -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    dependencies: list[str] = project["dependencies"]
+    if version == LOWEST:
+        return [line.replace(">=", "==") for line in dependencies]
+    return [f"onnxruntime=={version}", *dependencies]
 
 
 def sources() -> dict[str, str]:
