@@ -25,7 +25,7 @@ DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "u
 MAX_BYTES = 16 << 20
 MAX_PORTS = 4096
 MAX_ELEMENTS = 1 << 28
-MAX_FRAMES = 1 << 24  # that a stream holds back, or adds at an end
+MAX_FRAMES = 1 << 22  # that a stream holds back, or adds at an end
 
 Dims = tuple[int | str, ...]
 

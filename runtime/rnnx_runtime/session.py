@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import onnxruntime as ort
 
@@ -33,20 +32,16 @@ def open_session(
     Raises:
         ArtifactError: the file is missing or onnxruntime cannot load it.
     """
-    file = Path(path)
-    if not file.is_file():
+    file = os.fspath(path)
+    if not os.path.isfile(file):
         raise ArtifactError(
-            f"no file at {str(file)!r}", hint="Check the path; `rnnx export` writes artifacts."
+            f"no file at {file!r}", hint="Check the path; `rnnx export` writes artifacts."
         )
     try:
-        return ort.InferenceSession(
-            str(file),
-            edge_options(optimize=optimize, threads=threads),
-            providers=["CPUExecutionProvider"],
-        )
+        return new_session(file, edge_options(optimize=optimize, threads=threads))
     except Exception as error:  # onnxruntime raises many unrelated classes, all meaning this
         raise ArtifactError(
-            f"onnxruntime cannot load {str(file)!r}: {_first_line(error)}",
+            f"onnxruntime cannot load {file!r}: {_first_line(error)}",
             hint="The file is not ONNX, is damaged, or needs a newer onnxruntime.",
         ) from error
 
@@ -57,15 +52,29 @@ def read_contract(session: ort.InferenceSession, path: str | os.PathLike[str]) -
     Raises:
         ArtifactError: there is no contract, or it does not describe this graph.
     """
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
+    try:
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is not None:
+            return _held_against_graph(Contract.from_json(text), session)
+    except UnicodeDecodeError as error:
         raise ArtifactError(
-            f"{os.fspath(path)!r} carries no rnnx contract",
-            hint="Export it with `rnnx export`, or convert it with `rnnx.to_streaming`.",
-        )
-    contract = Contract.from_json(text)
-    _hold_against_graph(contract, session)
-    return contract
+            f"{os.fspath(path)!r} holds text that is not UTF-8: {error}",
+            hint="The file is damaged; copy or export it again.",
+        ) from error
+    raise ArtifactError(
+        f"{os.fspath(path)!r} carries no rnnx contract",
+        hint="Export it with `rnnx export`, or convert it with `rnnx.to_streaming`.",
+    )
+
+
+def new_session(source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+    """A session on the CPU; onnxruntime's own error where it cannot be made."""
+    return ort.InferenceSession(
+        source,
+        options,
+        providers=["CPUExecutionProvider"],
+        enable_fallback=0,  # to the same provider, after a line on stdout, where data goes
+    )
 
 
 def edge_options(*, optimize: bool = True, threads: int = 1) -> ort.SessionOptions:
@@ -81,12 +90,13 @@ def edge_options(*, optimize: bool = True, threads: int = 1) -> ort.SessionOptio
     return settings
 
 
-def _hold_against_graph(contract: Contract, session: ort.InferenceSession) -> None:
+def _held_against_graph(contract: Contract, session: ort.InferenceSession) -> Contract:
     states_in = {state.input_name: (state.dtype, state.dims) for state in contract.states}
     states_out = {state.output_name: (state.dtype, state.dims) for state in contract.states}
     taken = _described((*contract.inputs, *contract.masks)) | states_in
     _hold_ports("inputs", taken, session.get_inputs())
     _hold_ports("outputs", _described(contract.outputs) | states_out, session.get_outputs())
+    return contract
 
 
 def _described(ports: tuple[Port, ...]) -> _Described:

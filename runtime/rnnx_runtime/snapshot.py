@@ -6,8 +6,6 @@ SHA-256 over all of it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import struct
 from collections.abc import Mapping
@@ -48,6 +46,8 @@ class Snapshot:
 
 def pack(taken: Snapshot) -> bytes:
     """The snapshot as bytes."""
+    import json
+
     header = json.dumps(
         {
             "version": VERSION,
@@ -60,7 +60,7 @@ def pack(taken: Snapshot) -> bytes:
     ).encode()
     values = [np.ascontiguousarray(a, a.dtype.newbyteorder("<")) for a in taken.arrays.values()]
     body = b"".join([MAGIC, _LENGTH.pack(len(header)), header, *(a.tobytes() for a in values)])
-    return body + hashlib.sha256(body).digest()
+    return body + _digest(body)
 
 
 def unpack(data: bytes) -> Snapshot:
@@ -117,12 +117,20 @@ def _verified(data: bytes) -> bytes:
     if not data.startswith(MAGIC):
         raise StreamError("these bytes are not an rnnx snapshot")
     body, digest = data[:-_HASH_BYTES], data[-_HASH_BYTES:]
-    if len(body) < len(MAGIC) + _LENGTH.size or hashlib.sha256(body).digest() != digest:
+    if len(body) < len(MAGIC) + _LENGTH.size or _digest(body) != digest:
         raise _damaged("its hash does not match; bytes are missing or changed")
     return body
 
 
+def _digest(body: bytes) -> bytes:
+    import hashlib  # takes as long to load as half of the runtime, and few streams need it
+
+    return hashlib.sha256(body).digest()
+
+
 def _parse(body: bytes) -> Snapshot:
+    import json
+
     start = len(MAGIC) + _LENGTH.size
     end = start + _LENGTH.unpack_from(body, len(MAGIC))[0]
     header = json.loads(body[start:end])

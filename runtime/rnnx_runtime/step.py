@@ -22,6 +22,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from rnnx_runtime.contract import DTYPES, MAX_BYTES
+from rnnx_runtime.session import new_session
 
 METADATA_KEY = "rnnx.step"
 LOCATION = "the artifact"  # where the graph says that its weights are; they are handed to it
@@ -99,9 +100,7 @@ def _open(record: Any, path: str, options: ort.SessionOptions) -> Step | None:
         return None
     values = [ort.OrtValue.ortvalue_from_numpy(weight) for weight in weights]
     options.add_external_initializers(names, values)
-    session = ort.InferenceSession(
-        _inflated(record["graph"]), options, providers=["CPUExecutionProvider"]
-    )
+    session = new_session(_inflated(record["graph"]), options)
     ports = (*session.get_inputs(), *session.get_outputs())
     shapes = {port.name: tuple(map(int, port.shape)) for port in ports}
     frames, operators = int(record["frames"]), int(record["operators"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from itertools import count
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import attending
 from artifacts import gru_artifact
 from command_line import exit_code
-from rnnx import bench
-from rnnx.bench import measure
+from lagging import lagging
+from rnnx import InputError, Stream, bench, starting
+from rnnx.bench import cold_caches, measure, one_core
 from running_sums import running_sum
 
 Capture = pytest.CaptureFixture[str]
@@ -84,50 +87,181 @@ def test_a_machine_that_slows_down_does_not_change_the_ratio(clock: Clock) -> No
     assert measure(runs, seconds=1e-2)["b"].ratio == pytest.approx(1, abs=0.05)
 
 
+def test_what_goes_before_a_call_is_not_timed(clock: Clock) -> None:
+    runs = {name: clock.run(name, lambda: 1000) for name in "ab"}
+    before = clock.run("-", lambda: 10**6)
+    timing = measure(runs, seconds=1e-6, warmup=1, before=before)["b"]
+    assert (timing.median, timing.p99) == (1, 1)
+    assert clock.calls[:4] == ["-", "a", "-", "b"]
+    assert clock.calls.count("-") == clock.calls.count("a") + clock.calls.count("b")
+
+
+def test_cold_caches_are_read_whole() -> None:
+    assert cold_caches()() == 8 << 20  # eight bytes each
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system pins no process")
+def test_one_core_is_given_back() -> None:
+    before = os.sched_getaffinity(0)
+    with one_core():
+        assert len(os.sched_getaffinity(0)) == 1
+    assert os.sched_getaffinity(0) == before
+
+
 def test_a_failing_run_is_not_swallowed() -> None:
     with pytest.raises(ZeroDivisionError):
         measure({"a": lambda: 1 / 0})
 
 
+def started(milliseconds: float) -> starting.Start:
+    return starting.Start(
+        imports=milliseconds, opening=milliseconds + 1, first_call=milliseconds + 2, memory=3 << 20
+    )
+
+
+@pytest.fixture
+def started_once(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No processes are started; the artifacts that would be, in their order."""
+    paths: list[str] = []
+
+    def start(path: str, chunk: int, batch: int) -> starting.Start:
+        paths.append(path)
+        return started(float(len(paths)))
+
+    monkeypatch.setattr(starting, "_start", start)
+    return paths
+
+
 @pytest.mark.parametrize("streaming", [True, False])
-def test_rows_for_each_artifact_and_chunk(tmp_path: Path, capsys: Capture, streaming: bool) -> None:
-    paths = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+def test_rows_for_each_artifact_chunk_and_batch(
+    tmp_path: Path, capsys: Capture, streaming: bool, started_once: list[str]
+) -> None:
+    paths = [str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx")]
     for path in paths:
-        gru_artifact(path, streaming=streaming)
-    options = ["--against", paths[1], "--chunk", 2, "--chunk", 5, "--batch", 3, "--seconds", 0.01]
-    assert exit_code("bench", paths[0], *options, "--json") == 0
-    records = json.loads(capsys.readouterr().out)
-    assert [(Path(r["model"]), r["chunk"], r["batch"]) for r in records] == [
-        (path, chunk, 3) for chunk in (2, 5) for path in paths
+        gru_artifact(Path(path), streaming=streaming)
+    options = ["--chunk", 2, "--chunk", 5, "--batch", 1, "--batch", 3, "--seconds", 0.01]
+    assert exit_code("bench", paths[0], "--against", paths[1], *options, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [(r["model"], r["chunk"], r["batch"]) for r in printed["calls"]] == [
+        (path, chunk, batch) for batch in (1, 3) for chunk in (2, 5) for path in paths
     ]
-    for record in records:
+    for record in printed["calls"]:
         assert 0 < record["median"] <= record["p95"] <= record["p99"]
+        assert 0 < record["cold_median"] <= record["cold_p95"] <= record["cold_p99"]
         assert record["frame"] == pytest.approx(record["median"] / record["chunk"])
         assert record["real_time"] is None
-    assert [record["ratio"] for record in records[::2]] == [1, 1]
+    for ratio in ("ratio", "cold_ratio"):
+        assert [record[ratio] for record in printed["calls"][::2]] == [1] * 4
+    assert started_once == paths * 5  # in turn
+    a, b = printed["starts"]
+    assert a == {"model": paths[0], "imports": 5, "opening": 6, "first_call": 7, "memory": 3 << 20}
+    assert b["imports"] == 6
 
 
-def test_the_table(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_artifact_against_itself(
+    tmp_path: Path, capsys: Capture, started_once: list[str]
+) -> None:
+    path = tmp_path / "sum.onnx"
+    running_sum(path)
+    assert exit_code("bench", path, "--against", path, "--seconds", 0.01, "--json") == 0
+    calls = json.loads(capsys.readouterr().out)["calls"]
+    assert [(r["model"], r["chunk"]) for r in calls] == [(str(path), c) for c in (1, 1, 16, 16)]
+    assert all(record["ratio"] > 0 for record in calls)
+
+
+def test_all_get_the_same_arrays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started_once: list[str]
+) -> None:
+    fed: list[Any] = []
+    feed = Stream.feed
+    monkeypatch.setattr(Stream, "feed", lambda self, x: fed.append(x) or feed(self, x))
+    running_sum(tmp_path / "sum.onnx")
+    path = tmp_path / "sum.onnx"
+    options = ["--against", path, "--chunk", 3, "--seconds", 0.001]
+    assert exit_code("bench", path, *options) == 0
+    assert len({id(feeds) for feeds in fed}) == 1
+
+
+def test_the_tables(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, started_once: list[str]
+) -> None:
     timing = bench.Timing(calls=100, median=12.5, p95=20.04, p99=31.0, ratio=1.0)
-    monkeypatch.setattr(bench, "measure", lambda runs, seconds: dict.fromkeys(runs, timing))
+    monkeypatch.setattr(bench, "measure", lambda runs, **_: dict.fromkeys(runs, timing))
     running_sum(tmp_path / "sum.onnx", sample_rate=16000.0)
     path = tmp_path / "sum.onnx"
     assert exit_code("bench", path, "--chunk", 5) == 0
     printed = capsys.readouterr()
-    header, _, row = printed.out.splitlines()
-    assert header.split("  ")[0] == "model"
+    header, _, row, empty, starts_header, _, starts_row = printed.out.splitlines()
+    assert header.split("  ")[0] == starts_header.split("  ")[0] == "model"
+    assert empty == ""
     # 5 frames in 12.5 us are 2.5 us a frame; at 16 kHz one comes every 62.5 us.
-    assert row.split() == [str(path), "5", "12.5", "20.0", "31.0", "2.5", "25", "1.00"]
+    calls = ["5", "1", "12.5", "20.0", "31.0", "1.00", "12.5", "1.00", "2.50", "25"]
+    assert row.split() == [str(path), *calls]
+    assert starts_row.split() == [str(path), "3.0", "4.0", "5.0", "3.0"]
     assert "measuring chunks of 5" in printed.err
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_ids_and_several_inputs(tmp_path: Path, capsys: Capture, known: bool) -> None:
+def test_ids_and_several_inputs(
+    tmp_path: Path, capsys: Capture, known: bool, started_once: list[str]
+) -> None:
     path = tmp_path / "ids.onnx"
     facts: dict[str, Any] = {"table": np.eye(5, 2)} if known else {"dtype": "int64"}
     running_sum(path, inputs=("a", "b") if not known else ("x",), **facts)
     assert exit_code("bench", path, "--seconds", 0.001, "--json") == 0
-    assert [record["chunk"] for record in json.loads(capsys.readouterr().out)] == [1, 16]
+    calls = json.loads(capsys.readouterr().out)["calls"]
+    assert [record["chunk"] for record in calls] == [1, 16]
+
+
+def test_chunks_that_are_no_runs(tmp_path: Path, capsys: Capture, started_once: list[str]) -> None:
+    """Where frames are held back, a call of fewer than a run takes would measure nothing."""
+    path = lagging(tmp_path, "frames")[1].path
+    assert exit_code("bench", path, "--seconds", 0.001, "--json") == 0
+    calls = json.loads(capsys.readouterr().out)["calls"]
+    assert [record["chunk"] for record in calls] == [160, 2560]
+    assert exit_code("bench", path, "--chunk", 100) == 2
+    assert "multiples of 160 frames" in capsys.readouterr().err
+
+
+def test_an_encoder_decoder(tmp_path: Path, capsys: Capture, started_once: list[str]) -> None:
+    folder = tmp_path / "folder"
+    attending.write_folder(folder, attending.weights())
+    assert exit_code("bench", folder) == 2
+    printed = capsys.readouterr()
+    assert f"`rnnx bench {folder}/step.onnx`" in printed.err
+    for name in ("encoder", "step"):
+        assert exit_code("bench", folder / f"{name}.onnx", "--seconds", 0.001) == 0
+
+
+def test_artifacts_of_other_inputs_are_not_compared(
+    tmp_path: Path, capsys: Capture, started_once: list[str]
+) -> None:
+    paths = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    gru_artifact(paths[0])
+    gru_artifact(paths[1], features=5)
+    assert exit_code("bench", paths[0], "--against", paths[1]) == 2
+    printed = capsys.readouterr()
+    assert f"{str(paths[1])!r} cannot be measured: input 'x' has shape [1, 1, 3]" in printed.err
+    assert "measuring" not in printed.err
+    assert started_once == []
+
+
+@pytest.mark.parametrize("name", ["streaming", "offline", "held"])
+def test_a_start_is_a_process_of_its_own(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "gru.onnx"
+    if name == "held":
+        path = Path(lagging(tmp_path, "frames")[1].path)
+    else:
+        gru_artifact(path, streaming=name == "streaming")
+    start = starting._start(str(path), 160, 1)
+    assert min(start.imports, start.opening, start.first_call) > 0
+    # Not what this process has held, which has torch or onnx in it and more.
+    assert 0 < start.memory < 100 << 20
+
+
+def test_a_start_that_fails(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"starts 'none.onnx' failed: .*no file at 'none.onnx'"):
+        starting._start("none.onnx", 1, 1)
 
 
 @pytest.mark.parametrize(

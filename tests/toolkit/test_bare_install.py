@@ -1,0 +1,79 @@
+"""What an installation without extras does: everything but numpy, onnxruntime and click is away."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from artifacts import gru_artifact
+from command_line import Ended, assert_refused, listing
+
+# What the three need themselves comes with them.
+INSTALLED = ("numpy", "onnxruntime", "click", "flatbuffers", "google", "packaging")
+PROGRAM = f"""
+import sys
+
+
+class NotInstalled:
+    ours = {{"rnnx", "rnnx_exporters", "rnnx_runtime", *{INSTALLED}}}
+
+    def find_spec(self, name, path=None, target=None):
+        package = name.partition(".")[0]
+        if package not in self.ours and package not in sys.stdlib_module_names:
+            raise ModuleNotFoundError(f"No module named {{package!r}}", name=package)
+
+
+sys.meta_path.insert(0, NotInstalled())
+from rnnx.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    gru_artifact(tmp_path / "m.onnx")
+    np.save(tmp_path / "x.npy", np.ones((4, 3), np.float32))
+    return tmp_path
+
+
+def bare(folder: Path, *arguments: str) -> Ended:
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("inspect", "m.onnx"), "input        x: float32[batch, time, 3]"),
+        (("stream", "m.onnx", "--input", "x.npy"), "frame,y0,y1,y2,y3"),
+        (("bench", "m.onnx", "--seconds", "0.001"), "model   chunk  batch  median us"),
+    ],
+)
+def test_what_a_device_does(folder: Path, arguments: tuple[str, ...], line: str) -> None:
+    ended = bare(folder, *arguments)
+    assert ended.code == 0, ended.err
+    assert any(printed.startswith(line) for printed in ended.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export", "net.py:build", "-o", "out.onnx"),
+        ("check", "m.onnx", "--against", "net.py:build"),
+        ("quantize", "m.onnx", "-o", "out.onnx"),
+        ("inspect", "m.onnx", "--timeline"),
+        ("inspect", "m.onnx", "--picture", "out.png"),
+        ("demo", "--output-dir", "out"),
+    ],
+)
+def test_what_needs_an_extra_says_which(folder: Path, arguments: tuple[str, ...]) -> None:
+    before = listing(folder)
+    ended = bare(folder, *arguments)
+    assert_refused(ended, "this needs the package")
+    assert "hint: pip install 'rnnx[export]'" in ended.err
+    assert listing(folder) == before
