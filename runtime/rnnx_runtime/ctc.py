@@ -247,7 +247,7 @@ def _refuse_unfit(log_probs: Scores, blank: int) -> None:
     wrong = np.flatnonzero((best > _ROUNDING) | (best == -inf))
     if len(wrong):
         raise InputError(
-            f"the scores of frame {wrong[0]} are no log probabilities: the largest is"
+            f"the scores at index [{wrong[0]}] are no log probabilities: the largest is"
             f" {best[wrong[0]]}",
             hint="Give rnnx.log_softmax(logits).",
         )
