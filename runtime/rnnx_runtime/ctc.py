@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnx_runtime.arguments import Scores, hold_count, hold_number
-from rnnx_runtime.decoding import top
+from rnnx_runtime.decoding import Ids, top
 from rnnx_runtime.errors import InputError
 from rnnx_runtime.frame_decoder import FrameDecoder
 from rnnx_runtime.spans import Span
@@ -96,7 +96,7 @@ class _Prefix:
     """Labels from the first that is not settled on, and their paths."""
 
     labels: tuple[int, ...]
-    last: int | None  # the last label, settled or not
+    last: int  # the last label, settled or not; -1 before the first
     blank: _Ending
     non_blank: _Ending
     paths: _Ending = field(init=False)  # all of them
@@ -110,22 +110,25 @@ class _Prefix:
         return _Prefix(self.labels, self.last, by_blank, self._repeat(log_probs))
 
     def _repeat(self, log_probs: Scores) -> _Ending:
-        if self.last is None or self.non_blank.score == -inf:
+        if self.non_blank.score == -inf:
             return _NOTHING
         spans, log_prob = self.non_blank.spans, log_probs.item(self.last)
         return self.non_blank.go_on(log_prob, (*spans[:-1], spans[-1].longer(log_prob)))
 
-    def extend(self, label: int, log_prob: float, frame: int) -> _Prefix:
-        """One more label, which begins in `frame`."""
+    def grow(self, label: int, log_prob: float, frame: int) -> _Ending:
+        """These paths with one more label, which begins in `frame`."""
         # Without a blank between them, the same label again is a repeat of the last.
         before = self.blank if label == self.last else self.paths
-        spans = (*before.spans, Span(label, frame, frame + 1, log_prob))
-        return _Prefix((*self.labels, label), label, _NOTHING, before.go_on(log_prob, spans))
+        return before.go_on(log_prob, (*before.spans, Span(label, frame, frame + 1, log_prob)))
 
-    def join(self, other: _Prefix) -> _Prefix:
-        """These paths and others of the same labels."""
-        blank, non_blank = self.blank.join(other.blank), self.non_blank.join(other.non_blank)
-        return _Prefix(self.labels, self.last, blank, non_blank)
+    def join(self, grown: _Ending) -> _Prefix:
+        """These paths, and others that have grown to the same labels."""
+        return _Prefix(self.labels, self.last, self.blank, self.non_blank.join(grown))
+
+    def child(self, label: int, log_prob: float, frame: int) -> _Prefix:
+        """The prefix of one label more."""
+        grown = self.grow(label, log_prob, frame)
+        return _Prefix((*self.labels, label), label, _NOTHING, grown)
 
     def final(self) -> Iterator[tuple[Span, ...]]:
         """For each ending its spans that no frame to come can change."""
@@ -175,7 +178,7 @@ class CTCBeamSearch(FrameDecoder[list[Span]]):
         return [Hypothesis(list(p.paths.spans), p.paths.score) for p in self._prefixes]
 
     def _begin(self) -> None:
-        self._prefixes = [_Prefix((), None, _Ending(0.0, 0.0, ()), _NOTHING)]
+        self._prefixes = [_Prefix((), -1, _Ending(0.0, 0.0, ()), _NOTHING)]
 
     def _advance(self, frames: Scores) -> list[Span]:
         _refuse_unfit(frames, self._blank)
@@ -188,29 +191,46 @@ class CTCBeamSearch(FrameDecoder[list[Span]]):
         return self.hypotheses()[0].spans
 
     def _step(self, log_probs: Scores, frame: int) -> None:
-        live = self._prefixes
-        extended = self._extended(log_probs)
+        live, labels = self._prefixes, self._next_labels(log_probs)
+        grown = self._grown_scores(log_probs, labels)
         stayed = [prefix.stay(log_probs, self._blank) for prefix in live]
         for place, parent, label in self._children():
-            same = live[parent].extend(label, log_probs.item(label), frame)
-            stayed[place] = stayed[place].join(same)
-            extended[parent, label] = -inf
-        scores = np.concatenate([[prefix.paths.score for prefix in stayed], extended.ravel()])
+            paths = live[parent].grow(label, log_probs.item(label), frame)
+            stayed[place] = stayed[place].join(paths)
+            grown[parent, labels == label] = -inf
+        scores = np.concatenate([[prefix.paths.score for prefix in stayed], grown.ravel()])
         best = [place for place in top(scores, self._beam_size).tolist() if scores[place] > -inf]
         self._prefixes = [
-            stayed[place] if place < len(live) else self._grown(place - len(live), log_probs, frame)
+            stayed[place]
+            if place < len(live)
+            else self._child(place - len(live), labels, log_probs, frame)
             for place in best
         ]
 
-    def _extended(self, log_probs: Scores) -> Scores:
-        """The score of each live prefix with each class as its next label."""
-        scores = np.array([prefix.paths.score for prefix in self._prefixes])
-        extended: Scores = scores[:, None] + log_probs
-        for row, prefix in zip(extended, self._prefixes, strict=True):
-            if prefix.last is not None:
-                row[prefix.last] = prefix.blank.score + log_probs[prefix.last]
-        extended[:, self._blank] = -inf
-        return extended
+    def _child(self, place: int, labels: Ids, log_probs: Scores, frame: int) -> _Prefix:
+        """The prefix whose score is at `place` among those of all prefixes with all `labels`."""
+        parent, column = divmod(place, len(labels))
+        label = labels.item(column)
+        return self._prefixes[parent].child(label, log_probs.item(label), frame)
+
+    def _next_labels(self, log_probs: Scores) -> Ids:
+        """The most probable labels, in order of the class: no others can enter the beam.
+
+        A prefix takes at most `beam_size` of its children into the beam. Fewer than `beam_size` are
+        in it already, and the last label, which as the next is less probable, is one.
+        """
+        possible = log_probs.copy()
+        possible[self._blank] = -inf
+        labels = np.sort(top(possible, 2 * self._beam_size))
+        return labels[possible[labels] > -inf]
+
+    def _grown_scores(self, log_probs: Scores, labels: Ids) -> Scores:
+        """The score of each live prefix with each of the labels as its next, [prefixes, labels]."""
+        blank, paths, last = np.array(
+            [(prefix.blank.score, prefix.paths.score, prefix.last) for prefix in self._prefixes]
+        ).T[:, :, None]
+        scores: Scores = np.where(labels == last, blank, paths) + log_probs[labels]
+        return scores
 
     def _children(self) -> Iterator[tuple[int, int, int]]:
         """Each live prefix that is another with one label more: both places, and the label."""
@@ -218,11 +238,7 @@ class CTCBeamSearch(FrameDecoder[list[Span]]):
         for place, prefix in enumerate(self._prefixes):
             parent = places.get(prefix.labels[:-1]) if prefix.labels else None
             if parent is not None:
-                yield place, parent, prefix.labels[-1]
-
-    def _grown(self, place: int, log_probs: Scores, frame: int) -> _Prefix:
-        parent, label = divmod(place, len(log_probs))
-        return self._prefixes[parent].extend(label, log_probs.item(label), frame)
+                yield place, parent, prefix.last
 
     def _settle(self) -> list[Span]:
         final = [spans for prefix in self._prefixes for spans in prefix.final()]

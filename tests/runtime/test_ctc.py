@@ -79,6 +79,53 @@ def test_a_beam_of_everything_is_exact(scores: np.ndarray, data: st.DataObject) 
     _is_prefix_search(CTCBeamSearch(beam_size=EVERYTHING, blank=blank), scores, blank)
 
 
+def _textbook(scores: np.ndarray, blank: int, beam_size: int) -> dict[Labels, float]:
+    """Hannun's prefix beam search in probabilities: every class for every prefix, then the best."""
+    beam: dict[Labels, tuple[float, float]] = {(): (1.0, 0.0)}
+    for frame in np.exp(scores).tolist():
+        found: dict[Labels, list[float]] = {}
+        for prefix, (by_blank, by_label) in beam.items():
+            both = by_blank + by_label
+            found.setdefault(prefix, [0.0, 0.0])[0] += both * frame[blank]
+            if prefix:
+                found[prefix][1] += by_label * frame[prefix[-1]]
+            for label, prob in enumerate(frame):
+                if label != blank:
+                    before = by_blank if prefix[-1:] == (label,) else both
+                    found.setdefault((*prefix, label), [0.0, 0.0])[1] += before * prob
+        possible = [prefix for prefix in found if sum(found[prefix]) > 0]
+        best = sorted(possible, key=lambda prefix: -sum(found[prefix]))[:beam_size]
+        beam = {prefix: (found[prefix][0], found[prefix][1]) for prefix in best}
+    return {prefix: math.log(sum(both)) for prefix, both in beam.items()}
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    frames=st.integers(1, 25),
+    classes=st.integers(2, 14),
+    beam_size=st.integers(1, 6),
+)
+def test_a_beam_follows_what_the_textbook_follows(
+    seed: int, frames: int, classes: int, beam_size: int
+) -> None:
+    scores = _random(seed, frames, classes)
+    search = CTCBeamSearch(beam_size=beam_size, blank=classes - 1)
+    settled = [span.id for span in search.feed(scores)]
+    found = {
+        (*settled, *(span.id for span in h.spans)): pytest.approx(h.score)
+        for h in search.hypotheses()
+    }
+    expected = _textbook(scores, classes - 1, beam_size)
+    assert list(expected) == list(found)
+    assert expected == found
+
+
+def test_the_second_best_label_enters_a_beam_of_one_where_the_best_is_a_repeat() -> None:
+    scores = np.log([[0.1, 0.8, 0.1], [0.4, 0.5, 0.1], [0.05, 0.5, 0.45]])
+    assert list(_textbook(scores, 0, 1)) == [(1, 2)]
+    assert [span.id for span in whole(CTCBeamSearch(beam_size=1), scores)] == [1, 2]
+
+
 @given(seed=st.integers(0, 10**6), frames=st.integers(1, 7))
 def test_the_score_is_that_of_torchs_loss(seed: int, frames: int) -> None:
     scores = _random(seed, frames, 3)
@@ -206,9 +253,9 @@ class _ForgetsTheBorder(CTCGreedySearch):
 class _RepeatsBegin(ctc._Prefix):
     """The same label right behind itself begins anew, without a blank between."""
 
-    def extend(self, label: int, log_prob: float, frame: int) -> ctc._Prefix:
-        self.last = None
-        return super().extend(label, log_prob, frame)
+    def grow(self, label: int, log_prob: float, frame: int) -> ctc._Ending:
+        self.last = -1
+        return super().grow(label, log_prob, frame)
 
 
 class _LosesPaths(CTCBeamSearch):
