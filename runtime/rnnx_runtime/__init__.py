@@ -26,7 +26,8 @@ from rnnx_runtime.stream import Stream
 
 if TYPE_CHECKING:
     from rnnx_runtime.crf import ViterbiStream, viterbi
-    from rnnx_runtime.ctc import CTCBeamSearch, CTCGreedySearch
+    from rnnx_runtime.ctc import CTCGreedySearch
+    from rnnx_runtime.ctc_beam import CTCBeamSearch
     from rnnx_runtime.decoding import log_softmax
     from rnnx_runtime.hysteresis import Event, Hysteresis
     from rnnx_runtime.sampling import sample, sampling_probs
@@ -66,7 +67,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CTCBeamSearch": "ctc",
+    "CTCBeamSearch": "ctc_beam",
     "CTCGreedySearch": "ctc",
     "Event": "hysteresis",
     "Hysteresis": "hysteresis",

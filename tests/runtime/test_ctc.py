@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from decoders import hold_to_chunks, in_chunks, log_probs, whole
 from rnnx import CTCBeamSearch, CTCGreedySearch, InputError, Span, log_softmax
-from rnnx_runtime import ctc
+from rnnx_runtime import ctc_beam
 from rnnx_runtime.arguments import Scores
 
 Labels = tuple[int, ...]
@@ -250,12 +250,12 @@ class _ForgetsTheBorder(CTCGreedySearch):
         return ended + super()._advance(frames)
 
 
-class _RepeatsBegin(ctc._Prefix):
+class _RepeatsBegin(ctc_beam._Prefix):
     """The same label right behind itself begins anew, without a blank between."""
 
-    def grow(self, label: int, log_prob: float, frame: int) -> ctc._Ending:
-        self.last = -1
-        return super().grow(label, log_prob, frame)
+    def grow(self, label: int, log_prob: float, frame: int) -> ctc_beam._Ending:
+        before = self.paths
+        return before.go_on(log_prob, (*before.spans, Span(label, frame, frame + 1, log_prob)))
 
 
 class _LosesPaths(CTCBeamSearch):
@@ -292,7 +292,7 @@ def test_a_search_that_is_wrong_is_caught(fault: str, monkeypatch: pytest.Monkey
     scores = _random(0, 4, 3)
     search = CTCBeamSearch(beam_size=EVERYTHING, blank=1 if fault == "blank" else 0)
     if fault == "repeat":
-        monkeypatch.setattr(ctc, "_Prefix", _RepeatsBegin)
+        monkeypatch.setattr(ctc_beam, "_Prefix", _RepeatsBegin)
         search.reset()
     if fault == "paths":
         search = _LosesPaths(beam_size=EVERYTHING)
