@@ -18,7 +18,7 @@ from rnnx.table import render
 from rnnx_runtime.frame_decoder import FrameDecoder
 
 FRAMES, CHUNK = 200, 10
-SECONDS = 2.0
+SECONDS = 4.0
 
 
 def main() -> None:

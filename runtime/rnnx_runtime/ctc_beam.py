@@ -103,6 +103,14 @@ class _Prefix:
         if self.non_blank.score > -inf:
             yield self.non_blank.spans[:-1]  # the last one may become longer
 
+    def beginning(self, spans: tuple[Span, ...]) -> _Prefix:
+        """Only the paths of an ending that begins with these spans."""
+        blank, non_blank = (
+            ending if ending.spans[: len(spans)] == spans else _NOTHING
+            for ending in (self.blank, self.non_blank)
+        )
+        return _Prefix(self.labels, blank, non_blank)
+
     def behind(self, count: int) -> _Prefix:
         """What is behind the first `count` spans."""
         blank, non_blank = (
@@ -115,28 +123,37 @@ class CTCBeamSearch(FrameDecoder[list[Span]]):
     """Prefix beam search: `feed` takes log probabilities, and gives labels that are settled.
 
     A label is settled when all prefixes in the beam have it in the same frames, so that no frame to
-    come can change it; `hypotheses` tells what may follow. Where two prefixes stay equally good,
-    what is behind them waits for `flush`. Equal scores are settled in favour of the better prefix
-    of the frame before, then of the lower label.
+    come can change it; `hypotheses` tells what may follow. Equal scores are settled in favour of
+    the better prefix of the frame before, then of the lower label.
 
     Args:
         beam_size: prefixes that are followed.
         blank: the class that stands for no label.
         min_log_prob: a class less probable than this counts as impossible in a frame, but for the
             most probable one; None keeps all.
+        max_delay: frames behind its end after which a label is settled as the best prefix has it;
+            prefixes that have another there are dropped. Streams without end need it: where two
+            prefixes stay equally good, None waits for `flush`, and holds all behind them.
 
     Raises:
-        InputError: `beam_size` is below 1, `blank` is no class, or `min_log_prob` is above 0.
+        InputError: `beam_size` or `max_delay` is below 1, `blank` is no class, or `min_log_prob` is
+            above 0.
     """
 
     def __init__(
-        self, *, beam_size: int = 10, blank: int = 0, min_log_prob: float | None = None
+        self,
+        *,
+        beam_size: int = 10,
+        blank: int = 0,
+        min_log_prob: float | None = None,
+        max_delay: int | None = None,
     ) -> None:
         self._beam_size = hold_count("beam_size", beam_size)
         self._blank = hold_count("blank", blank, least=0)
         self._least = -inf
         if min_log_prob is not None:
             self._least = hold_number("min_log_prob", min_log_prob, most=0)
+        self._max_delay = None if max_delay is None else hold_count("max_delay", max_delay)
         super().__init__()
 
     def hypotheses(self) -> list[Hypothesis]:
@@ -149,9 +166,11 @@ class CTCBeamSearch(FrameDecoder[list[Span]]):
     def _advance(self, frames: Scores) -> list[Span]:
         hold_log_probs(frames, self._blank)
         possible = frames >= np.minimum(self._least, frames.max(1, keepdims=True))
+        settled = []
         for frame, row in enumerate(np.where(possible, frames, -inf), self.position):
             self._step(row, frame)
-        return self._settle()
+            settled += self._settle_late(frame + 1)
+        return settled + self._settle()
 
     def _end(self) -> list[Span]:
         return self.hypotheses()[0].spans
@@ -205,6 +224,19 @@ class CTCBeamSearch(FrameDecoder[list[Span]]):
             parent = places.get(prefix.labels[:-1]) if prefix.labels else None
             if parent is not None:
                 yield place, parent, prefix.last
+
+    def _settle_late(self, position: int) -> list[Span]:
+        """Have all prefixes agree with the best about labels that ended `max_delay` ago."""
+        if self._max_delay is None:
+            return []
+        best, latest = self._prefixes[0].paths.spans, position - self._max_delay
+        late = tuple(span for span in best if span.end <= latest)
+        if not late:
+            return []
+        agreeing = (prefix.beginning(late) for prefix in self._prefixes)
+        possible = [prefix for prefix in agreeing if prefix.paths.score > -inf]
+        self._prefixes = sorted(possible, key=lambda prefix: -prefix.paths.score)
+        return self._settle()
 
     def _settle(self) -> list[Span]:
         final = [spans for prefix in self._prefixes for spans in prefix.final()]

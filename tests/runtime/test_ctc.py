@@ -183,6 +183,7 @@ def test_greedy_gives_a_label_as_soon_as_it_has_ended() -> None:
         CTCBeamSearch,
         lambda: CTCBeamSearch(beam_size=2, blank=1),
         lambda: CTCBeamSearch(beam_size=3, min_log_prob=-1.5),
+        lambda: CTCBeamSearch(beam_size=4, max_delay=2),
     ],
 )
 @given(scores=log_probs(max_frames=20, max_classes=4), data=st.data())
@@ -195,11 +196,12 @@ def test_chunks_give_the_whole(open_search, scores, data) -> None:  # type: igno
     scores=log_probs(max_frames=25, max_classes=4),
     beam_size=st.integers(1, 8),
     least=st.none() | st.floats(-3, 0),
+    delay=st.none() | st.integers(1, 9),
 )
 def test_what_is_settled_is_part_of_all_that_follows(
-    scores: np.ndarray, beam_size: int, least: float | None
+    scores: np.ndarray, beam_size: int, least: float | None, delay: int | None
 ) -> None:
-    search = CTCBeamSearch(beam_size=beam_size, min_log_prob=least)
+    search = CTCBeamSearch(beam_size=beam_size, min_log_prob=least, max_delay=delay)
     settled = []
     known = []
     for frame in scores:
@@ -207,11 +209,11 @@ def test_what_is_settled_is_part_of_all_that_follows(
         known.append([[*settled, *h.spans] for h in search.hypotheses()])
         assert len(known[-1]) <= beam_size
     final = settled + search.flush()
-    held = CTCBeamSearch(beam_size=beam_size, min_log_prob=least)
+    search.reset()
     count = 0
     for frame in scores:
-        count += len(held.feed(frame[None]))
-        for hypotheses in known[held.position - 1 :]:
+        count += len(search.feed(frame[None]))
+        for hypotheses in known[search.position - 1 :]:
             assert all(spans[:count] == final[:count] for spans in hypotheses)
 
 
@@ -227,6 +229,41 @@ def test_labels_that_are_sure_are_settled_and_no_longer_held() -> None:
         held.append(max(len(h.spans) for h in search.hypotheses()))
     assert max(held) < 30
     assert settled + search.flush() == whole(CTCGreedySearch(), log_softmax(logits))
+
+
+def _made_unsure(frames: int) -> np.ndarray:
+    """Every third frame a label of two that are nearly as probable."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, (frames, 8))
+    spikes = np.arange(frames) % 3 == 0
+    logits[~spikes, 0] += 12
+    logits[np.flatnonzero(spikes), rng.integers(1, 5, spikes.sum())] += 12
+    logits[np.flatnonzero(spikes), rng.integers(5, 8, spikes.sum())] += 11.5
+    return log_softmax(logits)
+
+
+def test_labels_that_stay_unsure_are_settled_after_max_delay() -> None:
+    scores = _made_unsure(1500)
+    search, patient = CTCBeamSearch(max_delay=10), CTCBeamSearch()
+    settled = []
+    for frame in scores:
+        settled += search.feed(frame[None])
+        hypotheses = search.hypotheses()
+        assert all(span.end > search.position - 10 for span in hypotheses[0].spans)
+        assert all(len(h.spans) < 10 for h in hypotheses)
+        assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
+    assert len(settled + search.flush()) == 500
+    patient.feed(scores)
+    assert len(patient.hypotheses()[0].spans) > 100
+
+
+@given(scores=log_probs(max_frames=25, max_classes=4), beam_size=st.integers(1, 8))
+def test_a_delay_that_is_never_reached_changes_nothing(scores: np.ndarray, beam_size: int) -> None:
+    waiting = CTCBeamSearch(beam_size=beam_size, max_delay=max(len(scores), 1))
+    assert whole(waiting, scores) == whole(CTCBeamSearch(beam_size=beam_size), scores)
+    free = CTCBeamSearch(beam_size=beam_size)
+    free.feed(scores)
+    assert waiting.hypotheses()[0].score == pytest.approx(free.hypotheses()[0].score)
 
 
 def test_pruned_classes_are_impossible_but_for_the_best() -> None:
@@ -323,6 +360,7 @@ def test_what_is_no_log_probability_is_refused(
         ({"beam_size": 0}, "beam_size is 0"),
         ({"beam_size": 2.0}, "beam_size is 2.0"),
         ({"blank": -1}, "blank is -1"),
+        ({"max_delay": 0}, "max_delay is 0"),
         ({"min_log_prob": 0.5}, "min_log_prob is 0.5"),
         ({"min_log_prob": float("nan")}, "min_log_prob is nan"),
     ],
