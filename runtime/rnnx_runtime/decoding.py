@@ -53,12 +53,13 @@ def beam_step(scores: Scores, log_probs: Scores) -> tuple[Scores, Ids, Ids]:
     """
     batch, beam, vocabulary = log_probs.shape
     candidates = (scores[:, :, None] + log_probs).reshape(batch, -1)
-    best = np.stack([_top(row, beam) for row in candidates])
+    best = np.stack([top(row, beam) for row in candidates])
     return np.take_along_axis(candidates, best, -1), best // vocabulary, best % vocabulary
 
 
-def _top(values: Scores, count: int) -> Ids:
+def top(values: Scores, count: int) -> Ids:
     """The places of the `count` largest values, largest first, equal ones in order of place."""
+    count = min(count, len(values))
     least = np.partition(values, -count)[-count]
     above = np.flatnonzero(values > least)
     places = np.concatenate([above, np.flatnonzero(values == least)[: count - len(above)]])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from rnnx_runtime.arguments import hold_count, hold_lengths
 from rnnx_runtime.contract import Contract, Port
 from rnnx_runtime.decoding import BeamSearch, GreedySearch, Scores, log_softmax
 from rnnx_runtime.errors import ArtifactError, InputError
@@ -140,8 +141,8 @@ class Seq2Seq:
         Raises:
             InputError: an argument does not fit, or the network gave NaN.
         """
-        beam = _hold_count("beam", beam)
-        steps = _hold_count(
+        beam = hold_count("beam", beam)
+        steps = hold_count(
             "max_length", self.contract.max_length if max_length is None else max_length
         )
         memory, state = self.encode(src, lengths)
@@ -166,7 +167,7 @@ class Seq2Seq:
         if lengths is None:
             lengths = np.full(src.shape[0], src.shape[1], np.int64)
         lengths = fit(self._encoder.contract.inputs[1], lengths)
-        _hold_lengths(lengths, src.shape[1])
+        hold_lengths("src", lengths, src.shape[1])
         arrays = _run(self._encoder, {"src": src, "lengths": lengths})
         count = len(self.contract.memory)
         return arrays[:count], arrays[count:]
@@ -263,21 +264,6 @@ def _log_probs(logits: Array, position: int) -> Scores:
             hint="Look for NaN and infinity in src.",
         )
     return log_probs
-
-
-def _hold_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
-    return value
-
-
-def _hold_lengths(lengths: Array, frames: int) -> None:
-    outside = np.flatnonzero((lengths < 1) | (lengths > frames))
-    if frames and len(outside):
-        raise InputError(
-            f"lengths[{outside[0]}] is {lengths[outside[0]]}, but src has {frames} frames",
-            hint="Give each source's length, 1 to the size of the time axis.",
-        )
 
 
 def _hold_fingerprint(path: Path, expected: str) -> None:
