@@ -83,9 +83,9 @@ def _with_progress(source: Source, stream: Stream, *, rows_on_stdout: bool) -> I
     """The chunks, with a bar on a terminal, unless rows are written there too."""
     in_the_way = rows_on_stdout and sys.stdout.isatty()
     if source.frames is None or in_the_way or not sys.stderr.isatty():
-        yield from source.chunks
+        yield from source.chunks(stream.position)
         return
     with click.progressbar(length=source.frames, file=sys.stderr, label="frames") as bar:
-        for feeds in source.chunks:
+        for feeds in source.chunks(stream.position):
             yield feeds
             bar.update(stream.position - bar.pos)
