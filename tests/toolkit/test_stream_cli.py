@@ -213,7 +213,7 @@ def test_progress_shows_on_a_terminal_only(
     ("options", "message"),
     [
         (["--input", "none.csv"], "does not exist"),
-        (["--input", "."], "is a directory"),
+        (["--input", "."], "hint: Give a folder for the results with -o"),
         ([], "Missing option '--input'"),
         (["--input", "-", "--chunk", "0"], "is not in the range x>=1"),
     ],
