@@ -27,7 +27,7 @@ class KeptFile:
         self._digest = hashlib.sha256()
         if record is not None:
             self._verify(path, record)
-        self._file = Path(path).open("wb" if record is None else "r+b")
+        self._file = open(path, "wb" if record is None else "r+b")  # noqa: SIM115, see __exit__
         self._file.truncate(self.position)
         self._file.seek(self.position)
         sync_folder(path)
