@@ -6,14 +6,13 @@ import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import click
 import numpy as np
 import numpy.typing as npt
 
 from rnnx.layout import columns, frame_shape, value_range
+from rnnx.lines import opened_lines
 from rnnx_runtime.contract import Port
 from rnnx_runtime.errors import InputError
 
@@ -40,22 +39,13 @@ def csv_blocks(path: str, ports: Sequence[Port], chunk: int, start: int = 0) -> 
     Raises:
         InputError: a row has another number of columns, or a cell is no number that fits.
     """
-    # Bytes that are not UTF-8 become signs that are no number, and are reported as such.
-    with click.open_file(path, encoding="utf-8-sig", errors="replace") as lines:
+    with opened_lines(path) as lines:
         rows = islice(_rows(csv.reader(lines), path, ports), start, None)
         while block := list(islice(rows, chunk)):
             yield {
                 port.name: np.array(values, port.dtype).reshape(-1, *frame_shape(port))
                 for port, values in zip(ports, zip(*block, strict=True), strict=True)
             }
-
-
-def count_lines(path: str) -> int | None:
-    """The number of lines; None for stdin and pipes, which can be read only once."""
-    if not Path(path).is_file():
-        return None
-    with open(path, "rb") as lines:
-        return sum(1 for _ in lines)
 
 
 def _rows(reader: Any, path: str, ports: Sequence[Port]) -> Iterator[_Row]:

@@ -12,7 +12,6 @@ from typing import Any, TextIO
 
 from rnnx import checkpoint
 from rnnx.checkpoint import Checkpoint
-from rnnx.interrupts import until_interrupted
 from rnnx.kept_file import KeptFile
 from rnnx.pacing import Pace
 from rnnx.sinks import Sink
@@ -77,7 +76,7 @@ def run(model: Model, plan: Plan, tell: Tell, watch: Watch) -> None:
     pace = _pace(model, source, plan)
     with _destination(plan.output) as file:
         sink = Sink(file, model.contract, as_json=plan.as_json, rate=source.rate)
-        chunks = _chunks(source, stream)
+        chunks = source.chunks(0)
         if pace is not None:
             chunks = pace.held_back(chunks)
         _feed(stream, watch(chunks, source, stream), sink)
@@ -156,7 +155,7 @@ def _run_kept(stream: Stream, source: Source, plan: Plan, tell: Tell, watch: Wat
                 identity, stream.position, record, sink.memory(), finished, stream.snapshot()
             ).save(kept_at)
 
-        chunks = _saved(_chunks(source, stream), stream, plan.every, save)
+        chunks = _saved(source.chunks(stream.position), stream, plan.every, save)
         _feed(stream, watch(chunks, source, stream), sink)
         save(finished=True)
     _tell_all(stream, source, sink, tell)
@@ -209,12 +208,6 @@ def _saved(
         if stream.position - last >= every:
             save()
             last = stream.position
-
-
-def _chunks(source: Source, stream: Stream) -> Iterator[Feeds]:
-    """What the stream has not had yet; what comes live ends when a person says so."""
-    chunks = source.chunks(stream.position)
-    return until_interrupted(chunks) if source.live else chunks
 
 
 def _feed(stream: Stream, chunks: Iterator[Feeds], sink: Sink) -> None:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 
-def until_interrupted(chunks: Iterator[_T]) -> Iterator[_T]:
-    """The chunks until the first SIGINT, which ends the wait for one but not the work on one."""
+def until_interrupted(items: Iterator[_T]) -> Iterator[_T]:
+    """What comes until the first SIGINT, which ends the wait for more but not the work on it."""
     waiting = asked = False
 
     def note(*_: Any) -> None:
@@ -23,17 +23,17 @@ def until_interrupted(chunks: Iterator[_T]) -> Iterator[_T]:
     try:
         while not asked:
             waiting = True
-            chunk = _next_or_none(chunks)
+            item = _next_or_none(items)
             waiting = False
-            if chunk is None:
+            if item is None:
                 return
-            yield chunk
+            yield item
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _next_or_none(chunks: Iterator[_T]) -> _T | None:
+def _next_or_none(items: Iterator[_T]) -> _T | None:
     try:
-        return next(chunks, None)
+        return next(items, None)
     except KeyboardInterrupt:
         return None

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import click
 import numpy as np
 import numpy.typing as npt
 
 from rnnx.layout import cast, frame_shape, value_range
+from rnnx.lines import opened_lines
 from rnnx_runtime.contract import Port
 from rnnx_runtime.errors import InputError
 
@@ -31,7 +31,7 @@ def json_blocks(
     Raises:
         InputError: a line is no such object, or a value does not fit its input.
     """
-    with click.open_file(path, encoding="utf-8-sig", errors="replace") as lines:
+    with opened_lines(path) as lines:
         rows = islice(_rows(lines, "stdin" if path == "-" else path, ports), start, None)
         while block := list(islice(rows, chunk)):
             yield {port.name: np.stack([row[port.name] for row in block]) for port in ports}

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from rnnx.audio import Audio
 from rnnx.extras import load
+from rnnx.interrupts import until_interrupted
 from rnnx_runtime.errors import InputError
 
 
@@ -42,7 +43,7 @@ def open_microphone(*, channels: int, rate: float | None, block: int, notes: lis
         ) from error
 
     def blocks(start: int) -> Iterator[npt.NDArray[Any]]:
-        return _recorded(sounddevice, settings, block, notes)
+        return until_interrupted(_recorded(sounddevice, settings, block, notes))
 
     return Audio("mic", channels, rate, None, blocks, live=True)
 

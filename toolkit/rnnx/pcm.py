@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnx.audio import FILE_BLOCK, Audio
+from rnnx.interrupts import until_interrupted
 from rnnx_runtime.errors import InputError
 
 Array = npt.NDArray[Any]
@@ -34,8 +35,9 @@ def open_pcm(path: str, form: str, *, channels: int, rate: float | None, block: 
     size = channels * WIDTHS[form]
 
     def blocks(start: int) -> Iterator[Array]:
-        before, frames = (0, block) if live else (start * size, FILE_BLOCK)
-        return _blocks(path, form, channels, before, frames * size)
+        if live:
+            return until_interrupted(_blocks(path, form, channels, 0, block * size))
+        return _blocks(path, form, channels, start * size, FILE_BLOCK * size)
 
     count = None if live else Path(path).stat().st_size // size
     return Audio("stdin" if path == "-" else path, channels, rate, count, blocks, live)

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from rnnx import audio
 from rnnx.array_source import open_npy, open_npz
-from rnnx.csv_source import count_lines, csv_blocks
+from rnnx.csv_source import csv_blocks
 from rnnx.json_source import json_blocks
 from rnnx.layout import block_to_port, cast, frame_shape, only_input, to_port
+from rnnx.lines import count_lines
 from rnnx.microphone import open_microphone
 from rnnx.pcm import WIDTHS, open_pcm
 from rnnx.wav_source import open_sound, open_wav
