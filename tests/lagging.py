@@ -40,6 +40,12 @@ GRAPHS = {
         "float[batch,2,rest] y, float[batch,2,time] z",
         "y = Conv<strides=[3], pads=[2,2]>(x, w5)  z = Conv<pads=[2,2]>(x, w5)",
     ),
+    # A window that looks ahead, beside an output that comes at once.
+    "apart": (
+        "float[batch,1,time] x",
+        "float[batch,2,rest] y, float[batch,1,time] z",
+        "y = Conv<strides=[2], pads=[0,4]>(x, w5)  z = Relu(x)",
+    ),
     # Rows of a table, each with the one behind it.
     "ids": (
         "int64[batch,time] ids",

@@ -65,7 +65,7 @@ DATA: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "no bytes": ("d.npy", _write(""), "not a sound NumPy file"),
     "another name": ("d.npz", _savez(y=np.zeros((9, 4), np.float32)), "lacks the inputs x"),
     "no archive": ("d.npz", _write("PK"), "not a sound NumPy file"),
-    "no wav": ("d.wav", _write("RIFF"), "is not a PCM WAV"),
+    "no wav": ("d.wav", _write("RIFF"), "is not a sound file that can be read"),
     "ragged rows": ("d.csv", _write("1,2,3,4\n1,2,3\n"), "line 2: 3 columns"),
     "too many columns": ("d.csv", _write("1,2,3,4,5\n"), "line 1: 5 columns"),
     "a word": ("d.csv", _write("1,2,3,4\n1,2,three,4\n"), "line 2, column 3: 'three'"),

@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import io
 import json
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rnnx.sinks import Sink
 from rnnx_runtime import Contract, Port
@@ -97,3 +101,80 @@ def test_each_write_is_flushed() -> None:
     sink = Sink(Pipe(), Contract((), (Y,)), as_json=False)
     sink.write(y(1), 1)
     assert seen == ["frame,y0,y1\n", "frame,y0,y1\n0,1.0,-1.0\n"]
+
+
+strides = st.sampled_from([Fraction(1), Fraction(2), Fraction(3), Fraction(160), Fraction(1, 2)])
+
+
+@given(
+    strides=st.lists(strides, min_size=1, max_size=3),
+    rate=st.sampled_from([None, 100.0, 16000.0, 44100.0]),
+    pieces=st.lists(st.lists(st.integers(0, 4), min_size=3, max_size=3), min_size=1, max_size=6),
+    remember=st.booleans(),
+)
+def test_every_frame_stands_once_at_its_own_time(
+    strides: list[Fraction], rate: float | None, pieces: list[list[int]], remember: bool
+) -> None:
+    ports = tuple(
+        Port(f"y{i}", "float32", ("time",), None, 0, stride=stride)
+        for i, stride in enumerate(strides)
+    )
+    file, contract = io.StringIO(), Contract((), ports)
+    sink, given_out = Sink(file, contract, as_json=True, rate=rate), [0] * len(ports)
+    for number, piece in enumerate(pieces):
+        results = {}
+        for i, port in enumerate(ports):
+            results[port.name] = np.arange(given_out[i], given_out[i] + piece[i], dtype=np.float32)
+            given_out[i] += piece[i]
+        result = results if len(ports) > 1 else results["y0"]
+        sink.write(result, number, last=number == len(pieces) - 1)
+        if remember:  # a sink that goes on where another stopped
+            memory = json.loads(json.dumps(sink.memory()))
+            sink = Sink(file, contract, as_json=True, rate=rate, memory=memory)
+    rows = [json.loads(line) for line in file.getvalue().splitlines()]
+    tick = Fraction(1, 2) if Fraction(1, 2) in strides else None
+    for i, stride in enumerate(strides):
+        held = [row for row in rows if f"y{i}" in row]
+        assert [row[f"y{i}"] for row in held] == list(range(given_out[i]))
+        times = [index * stride for index in range(given_out[i])]
+        if rate is not None:
+            assert [row["seconds"] for row in held] == [
+                round(t / rate, 9) for t in map(float, times)
+            ]
+        if len(strides) == 1:
+            assert [row["frame"] for row in held] == list(range(given_out[i]))
+        elif tick:
+            assert [row["frame"] * tick for row in held] == times
+    assert [row["frame"] for row in rows] == sorted({row["frame"] for row in rows})
+    assert all(("seconds" in row) == (rate is not None) for row in rows)
+    assert sink.rows == len(rows)
+
+
+def test_outputs_of_two_rates_share_the_rows_of_their_common_times() -> None:
+    slow = Port("slow", "float32", ("time",), None, 0, stride=Fraction(2))
+    fast = Port("fast", "float32", ("time", 2), None, 0)
+    file = io.StringIO()
+    sink = Sink(file, Contract((), (slow, fast)), as_json=False, rate=100)
+    numbers = np.arange(10, dtype=np.float32)
+    sink.write({"slow": numbers[:1], "fast": numbers[:6].reshape(3, 2)}, 3)
+    assert file.getvalue().splitlines() == [
+        "frame,seconds,slow0,fast0,fast1",
+        "0,0.0,0.0,0.0,1.0",
+        "1,0.01,,2.0,3.0",
+    ]
+    sink.write({"slow": numbers[1:2], "fast": numbers[:0].reshape(0, 2)}, 4, last=True)
+    assert file.getvalue().splitlines()[3:] == ["2,0.02,1.0,4.0,5.0"]
+
+
+@pytest.mark.parametrize(
+    ("first_chunk", "rows"), [(1, ["0,0.0,3.0,4.0"]), (2, ["0,0.0,3.0,4.0"] * 2)]
+)
+def test_a_value_without_time_axis_has_a_row_for_the_flush_if_that_ran(
+    first_chunk: int, rows: list[str]
+) -> None:
+    file, total = io.StringIO(), np.array([[[3, 4]]], np.float32)
+    contract = Contract((), (TOTAL,), first_chunk=first_chunk, streaming=True)
+    sink = Sink(file, contract, as_json=False, rate=8)
+    sink.write(total, 1)
+    sink.write(total, 1, last=True)
+    assert file.getvalue().splitlines() == ["frame,seconds,total0,total1", *rows]

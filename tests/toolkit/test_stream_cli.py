@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +182,10 @@ def test_strict_refuses_nan_and_the_default_does_not(
     assert capsys.readouterr().out.splitlines()[-1] == "1,nan,6.0"
 
 
-def test_a_wav_of_another_rate_is_refused_before_anything_is_written(
-    tmp_path: Path, capsys: Capture
+def test_without_a_resampler_another_rate_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import wave
-
+    monkeypatch.setitem(sys.modules, "soxr", None)
     running_sum(tmp_path / "adder.onnx", sample_rate=16000.0)
     with wave.open(str(tmp_path / "a.wav"), "wb") as file:
         file.setparams((2, 2, 8000, 0, "NONE", ""))
@@ -193,7 +193,8 @@ def test_a_wav_of_another_rate_is_refused_before_anything_is_written(
     assert exit_code("stream", tmp_path / "adder.onnx", "--input", tmp_path / "a.wav") == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "8000 frames a second, but the artifact takes 16000" in printed.err
+    assert "a.wav' from 8000 to 16000 frames a second needs the package 'soxr'" in printed.err
+    assert "hint: pip install 'rnnx[audio]'" in printed.err
 
 
 def test_progress_shows_on_a_terminal_only(
@@ -212,7 +213,7 @@ def test_progress_shows_on_a_terminal_only(
     ("options", "message"),
     [
         (["--input", "none.csv"], "does not exist"),
-        (["--input", "."], "is a directory"),
+        (["--input", "."], "hint: Give a folder for the results with -o"),
         ([], "Missing option '--input'"),
         (["--input", "-", "--chunk", "0"], "is not in the range x>=1"),
     ],

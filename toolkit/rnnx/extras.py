@@ -1,5 +1,8 @@
 """Which optional extra brings which package, and the error that says so."""
 
+from importlib import import_module
+from typing import Any
+
 from rnnx_runtime.errors import MissingExtraError
 
 _EXTRA_OF = {
@@ -9,6 +12,9 @@ _EXTRA_OF = {
     "onnxscript": "export",
     "matplotlib": "report",
     "vega_datasets": "recipes",
+    "soundfile": "audio",
+    "soxr": "audio",
+    "sounddevice": "audio",
 }
 
 
@@ -22,3 +28,18 @@ def explain(error: ModuleNotFoundError) -> ModuleNotFoundError | MissingExtraErr
         f"this needs the package {package!r}, which is not installed",
         hint=f"pip install 'rnnx[{extra}]'",
     )
+
+
+def load(package: str, purpose: str) -> Any:
+    """The package of an optional extra, which ships no types.
+
+    Raises:
+        MissingExtraError: it is not installed; says for what `purpose` it is needed.
+    """
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{purpose} needs the package {package!r}, which is not installed",
+            hint=f"pip install 'rnnx[{_EXTRA_OF[package]}]'",
+        ) from error

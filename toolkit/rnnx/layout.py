@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rnnx_runtime.contract import Port
+from rnnx_runtime.contract import Contract, Port
 from rnnx_runtime.errors import InputError
 
 Array = npt.NDArray[Any]
@@ -61,6 +62,44 @@ def cast(port: Port, array: Array, source: str) -> Array:
         f"{source!r} holds values of {array.dtype} that input {port} cannot take",
         hint=f"Convert them: x.astype(np.{port.dtype}).",
     )
+
+
+def columns(port: Port) -> list[str]:
+    """A name for each value of a frame: `x0`, `x1`, ...; `x1_0`, ... for a port named `x1`."""
+    stem = f"{port.name}_" if port.name[-1:].isdigit() else port.name
+    return [f"{stem}{index}" for index in range(math.prod(frame_shape(port)))]
+
+
+def value_range(port: Port) -> tuple[float, float]:
+    """The least and the greatest number that the port's dtype, or its table of ids, can take."""
+    dtype = np.dtype(port.dtype)
+    if dtype.kind == "f":
+        info = np.finfo(dtype)
+        high = float(info.max) * (1 + float(info.eps) / 4)  # half a step above still rounds down
+        return -high, high
+    if dtype.kind == "b" or port.num_embeddings is not None:
+        return 0, (port.num_embeddings or 2) - 1
+    return np.iinfo(dtype).min, np.iinfo(dtype).max
+
+
+def only_input(contract: Contract, path: str) -> Port:
+    """The artifact's input.
+
+    Raises:
+        InputError: it has several, and the file at `path` can hold one.
+    """
+    if len(contract.inputs) != 1:
+        names = ", ".join(port.name for port in contract.inputs)
+        raise InputError(
+            f"the artifact has {len(contract.inputs)} inputs ({names}), but {path!r} holds one",
+            hint="Give an .npz file of arrays by input name, or JSON lines with its keys.",
+        )
+    return contract.inputs[0]
+
+
+def block_to_port(port: Port, block: Array) -> Array:
+    """Frames `[frames, ...]` in the port's layout; the last where it has no time axis."""
+    return to_port(port, block if port.time_axis is not None else block[-1])
 
 
 def _free_axes(port: Port) -> list[int]:

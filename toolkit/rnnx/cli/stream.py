@@ -1,11 +1,12 @@
-"""`rnnx stream`: run an artifact over a file or stdin, results as they come."""
+"""`rnnx stream`: run an artifact over files, stdin or the microphone, results as they come."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from rnnx.sources import Feeds, Source
     from rnnx_runtime import Stream
 
+_FORMATS = ("csv", "jsonl", "u8", "s16le", "s24le", "s32le", "f32le")
+
 
 @click.command("stream")
 @click.argument("model", type=click.Path(dir_okay=False))
@@ -22,8 +25,20 @@ if TYPE_CHECKING:
     "--input",
     "path",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
-    help="A .wav, .csv, .npy or .npz file (arrays by input name), or - for CSV from stdin.",
+    help="A file (.wav, .flac, .ogg, .csv, .jsonl, .npy, .npz), a folder of them, - for stdin, or"
+    " mic for the microphone.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(_FORMATS),
+    help="What the input holds, where no suffix tells; stdin holds CSV. u8 to f32le are raw"
+    " samples.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Frames per second of an input that does not tell.",
 )
 @click.option(
     "--chunk",
@@ -33,7 +48,27 @@ if TYPE_CHECKING:
     help="Frames to feed at a time; more are cheaper and come later.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False), help="The file to write instead of stdout."
+    "-o",
+    "--output",
+    type=click.Path(),
+    help="The file to write instead of stdout; for a folder, a folder.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(dir_okay=False),
+    help="A file from which the same command goes on where it was killed; needs -o.",
+)
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    help="Frames from one checkpoint to the next.",
+)
+@click.option(
+    "--realtime",
+    is_flag=True,
+    help="Feed a file as if it came live, and tell how late the results were.",
 )
 @click.option(
     "--strict",
@@ -41,51 +76,41 @@ if TYPE_CHECKING:
     help="Refuse NaN and infinity, which the network may turn into ordinary numbers.",
 )
 @as_json
-def command(
-    model: str, path: str, chunk: int, output: str | None, strict: bool, as_json: bool
-) -> None:
+def command(model: str, **options: Any) -> int:
     """Run MODEL frame after frame, its states carried, and write a line for each output frame.
+
+    Of a folder, every file is a sequence of its own; the exit code is 1 where one could not be run.
 
     \b
     Examples:
         rnnx stream model.onnx --input data.csv --chunk 16 -o results.csv
         sensor | rnnx stream model.onnx --input - --json
+        arecord -t raw -f S16_LE -r 16000 | rnnx stream model.onnx --input - --format s16le
+        rnnx stream model.onnx --input week.npy -o week.csv --checkpoint week.state
     """
-    from rnnx.sinks import Sink
-    from rnnx.sources import open_source
-    from rnnx_runtime import Stream
+    from rnnx.feeding import Plan, run, run_folder
+    from rnnx_runtime import Model
 
-    stream = Stream(model, strict=strict)
-    source = open_source(path, stream.model.contract, chunk=chunk)
-    with _destination(output) as file:
-        sink = Sink(file, stream.model.contract, as_json=as_json)
-        for feeds in _with_progress(source, stream, rows_on_stdout=output is None):
-            sink.write(stream.feed(feeds), stream.position)
-        tail = stream.flush()
-        if stream.delay:
-            sink.write(tail, stream.position, last=True)
-    talk(f"{stream.position} frames in, {sink.rows} rows out, delay {stream.delay} frames")
+    plan = Plan(**options)
+    watch = partial(_with_progress, rows_on_stdout=plan.output is None)
+    if not Path(plan.path).is_dir():
+        run(Model(model), plan, talk, watch)
+        return 0
+    failed = run_folder(Model(model), plan, talk, watch)
+    if failed:
+        talk(f"{len(failed)} could not be run: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
-@contextmanager
-def _destination(output: str | None) -> Iterator[TextIO]:
-    """Stdout, or a file that appears when it is whole."""
-    from rnnx_runtime.files import replacing
-
-    if output is None:
-        yield sys.stdout
-        return
-    with replacing(output) as beside, open(beside, "w", encoding="utf-8") as file:
-        yield file
-
-
-def _with_progress(source: Source, stream: Stream, *, rows_on_stdout: bool) -> Iterator[Feeds]:
+def _with_progress(
+    chunks: Iterator[Feeds], source: Source, stream: Stream, *, rows_on_stdout: bool
+) -> Iterator[Feeds]:
     """The chunks, with a bar on a terminal, unless rows are written there too."""
     in_the_way = rows_on_stdout and sys.stdout.isatty()
     if source.frames is None or in_the_way or not sys.stderr.isatty():
-        yield from source.chunks
+        yield from chunks
         return
     with click.progressbar(length=source.frames, file=sys.stderr, label="frames") as bar:
-        for feeds in source.chunks:
+        for feeds in chunks:
             yield feeds
             bar.update(stream.position - bar.pos)
