@@ -36,26 +36,43 @@ class Comparison:
 
 
 def compare(
-    actual: Array, reference: Array, *, rtol: float = RTOL, atol: float = ATOL
+    actual: Array,
+    reference: Array,
+    *,
+    rtol: float = RTOL,
+    atol: float = ATOL,
+    exact: Array | None = None,
+    slack: Array | float = 0.0,
 ) -> Comparison:
-    """Hold `actual` against `reference`, both of any one shape and dtype."""
+    """Hold `actual` against `reference`, both of any one shape and dtype.
+
+    Args:
+        actual: what is held.
+        reference: what it is held against.
+        rtol, atol: how near.
+        exact: the reference's values in float64, where they are known better.
+        slack: what is allowed besides, of a shape that broadcasts.
+    """
     if actual.shape != reference.shape:
         return _incomparable(f"shape {list(actual.shape)} instead of {list(reference.shape)}")
     if actual.dtype != reference.dtype:
         return _incomparable(f"dtype {actual.dtype} instead of {reference.dtype}")
     if actual.size == 0:
         return Comparison(True, 0.0, 0.0)
-    return _compare_values(actual.astype(np.float64), reference.astype(np.float64), rtol, atol)
+    wanted = (reference if exact is None else exact).astype(np.float64)
+    return _compare_values(actual.astype(np.float64), wanted, rtol, atol, slack)
 
 
-def _compare_values(actual: Array, reference: Array, rtol: float, atol: float) -> Comparison:
+def _compare_values(
+    actual: Array, reference: Array, rtol: float, atol: float, slack: Array | float
+) -> Comparison:
     same = (actual == reference) | (np.isnan(actual) & np.isnan(reference))
     broken = ~same & ~(np.isfinite(actual) & np.isfinite(reference))
     if broken.any():
         index = _index(int(np.argmax(broken)), actual)
         return _incomparable(f"{actual[index]} instead of {reference[index]}", index)
     distance = np.abs(np.where(same, 0.0, actual) - np.where(same, 0.0, reference))
-    needed = distance - rtol * np.where(same, 0.0, np.abs(reference))
+    needed = distance - rtol * np.where(same, 0.0, np.abs(reference)) - slack
     worst = int(np.argmax(np.where(same, -math.inf, needed)))
     required = max(0.0, float(needed.flat[worst]))
     where = _index(worst, actual) if distance.any() else None

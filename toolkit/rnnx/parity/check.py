@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import torch
 
-from rnnx.parity import chunked, sequence
-from rnnx.parity.reference import Reference
-from rnnx.parity.report import Report
+from rnnx.parity.gate import gate_for
+from rnnx.parity.probes import PROBES
+from rnnx.parity.reference import TorchReference
+from rnnx.parity.report import Finding, Report
+from rnnx.parity.trial import Trial
 from rnnx_exporters.compare import ATOL, RTOL
 from rnnx_runtime import Model
 from rnnx_runtime.errors import InputError
-
-# Batch and frames of each run: one of each alone, and lengths that share no factor.
-SIZES = ((2, 16), (1, 1), (3, 23))
 
 
 def check(
@@ -28,16 +27,28 @@ def check(
     args: tuple[Any, ...] | None = None,
     *,
     rtol: float = RTOL,
-    atol: float = ATOL,
+    atol: float | Mapping[str, float] = ATOL,
+    snr_db: float | None = None,
+    agreement: float | None = None,
+    chunk: int | None = None,
+    batch: int = 1,
+    probes: Iterable[str] | None = None,
     seed: int = 0,
 ) -> Report:
     """Hold an artifact against its torch model.
 
     Args:
         path: the artifact.
-        model: the network it was exported from; copied, and run in eval mode.
+        model: the network it was exported from; copied, and run in eval mode, in float32 and in
+            float64.
         args: example arguments; needed only where the artifact does not record how to call it.
-        rtol, atol: pass where |artifact - torch| <= atol + rtol * |torch|, element by element.
+        rtol, atol: pass where |artifact - torch| <= atol + rtol * |torch|, element by element, and
+            what torch's own float32 is off allows besides. `atol` may be a number for each output.
+        snr_db: what a quantized artifact must reach instead, in dB; 30 where it is left out.
+        agreement: the least share of places where the largest value along the last axis of a
+            quantized artifact's output is the same one.
+        chunk, batch: frames and sequences of a call as deployed.
+        probes: the names of those to run; all that fit where they are left out.
         seed: of the random inputs and states.
 
     Returns:
@@ -45,20 +56,42 @@ def check(
 
     Raises:
         ArtifactError: the file is not an artifact.
-        InputError: the model does not take or return what the artifact does.
+        InputError: the model does not take or return what the artifact does, or an argument does
+            not fit.
     """
-    if not all(0 <= tolerance < math.inf for tolerance in (rtol, atol)):
-        raise InputError(
-            f"a tolerance must be a number of 0 or more; rtol is {rtol}, atol is {atol}",
-            hint=f"Leave them out for rtol {RTOL:g} and atol {ATOL:g}.",
-        )
     artifact = Model(path)
-    reference = Reference(model, artifact.contract, args)
-    rng = np.random.default_rng(seed)
-    findings = list(sequence.probe(artifact, reference, rng, SIZES, rtol, atol))
-    if artifact.contract.streaming:
-        findings += chunked.probe(artifact, reference, rng, rtol, atol)
-    return Report(os.fspath(path), tuple(findings), seed, _versions())
+    gate = gate_for(artifact.contract, rtol, atol, snr_db, agreement)
+    reference = TorchReference(model, artifact.contract, args)
+    exact = TorchReference(model, artifact.contract, args, torch.float64)
+    trial = Trial(artifact, reference, exact, gate, seed=seed, chunk=chunk, batch=batch)
+    findings, skipped = run_probes(trial, probes)
+    return Report(os.fspath(path), tuple(findings), seed, _versions(), tuple(trial.notes), skipped)
+
+
+def run_probes(
+    trial: Trial, names: Iterable[str] | None = None
+) -> tuple[list[Finding], dict[str, str]]:
+    """The findings of the probes that fit, and why the others do not.
+
+    Raises:
+        InputError: there is no probe of that name.
+    """
+    chosen = list(PROBES if names is None else names)
+    unknown = [name for name in chosen if name not in PROBES]
+    if unknown:
+        raise InputError(
+            f"there is no probe {unknown[0]!r}", hint=f"Choose from {', '.join(PROBES)}."
+        )
+    findings: list[Finding] = []
+    skipped: dict[str, str] = {}
+    for name in chosen:
+        module = PROBES[name]
+        reason = module.unfit(trial) if hasattr(module, "unfit") else None
+        if reason is None:
+            findings += module.probe(trial)
+        else:
+            skipped[name] = reason
+    return findings, skipped
 
 
 def _versions() -> dict[str, str]:

@@ -20,22 +20,28 @@ from rnnx_runtime.errors import InputError
 Array = npt.NDArray[Any]
 
 
-class Reference:
+class TorchReference:
     """A torch model, run as the artifact of `contract` is run.
 
     Args:
         model: the network; it is copied and put in eval mode.
         contract: of the artifact it is held against.
         args: example arguments, where the contract does not record how they are nested.
+        dtype: in which it computes.
 
     Raises:
         InputError: nothing tells how to call the model.
     """
 
     def __init__(
-        self, model: torch.nn.Module, contract: Contract, args: tuple[Any, ...] | None
+        self,
+        model: torch.nn.Module,
+        contract: Contract,
+        args: tuple[Any, ...] | None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self._module = frozen_copy(model)
+        self._dtype = dtype
+        self._module = frozen_copy(model).to(dtype)
         self._contract = contract
         self._arguments = _arguments(contract, args)
         self._states = _torch_states(self._module, contract)
@@ -73,7 +79,7 @@ class Reference:
             raise _another(f"the model returns {len(leaves)} tensors, the artifact {len(names)}")
         return {n: leaf.numpy() for n, leaf in zip(names, leaves, strict=True)}, after
 
-    def in_torch_terms(self, states: Mapping[str, Array]) -> dict[str, Array]:
+    def comparable(self, states: Mapping[str, Array]) -> dict[str, Array]:
         """The artifact's states as torch has them: of an LSTM with a projection, `h` projected."""
         modules = dict(self._module.named_modules())
         return {
@@ -91,12 +97,16 @@ class Reference:
 
         def value_of(name: str, dtype: str, dims: Dims) -> torch.Tensor:
             if name in feeds:
-                return torch.from_numpy(feeds[name])
+                return self._cast(feeds[name])
             # A state that the user passed in: the stream carries it now, the hooks set it.
             shape = [dim if isinstance(dim, int) else batch for dim in dims]
-            return torch.from_numpy(np.zeros(shape, dtype))
+            return self._cast(np.zeros(shape, dtype))
 
         return rebuild(self._arguments, value_of)
+
+    def _cast(self, array: Array) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
 
     @contextmanager
     def _stateful(
@@ -109,7 +119,9 @@ class Reference:
                 behind = module.register_forward_hook(_noting(iter(calls), after))
                 stack.callback(behind.remove)
                 if states is not None:
-                    setting = _setting(iter(calls), self.in_torch_terms(states))
+                    setting = _setting(
+                        iter(calls), {n: self._cast(s) for n, s in self.comparable(states).items()}
+                    )
                     before = module.register_forward_pre_hook(setting, with_kwargs=True)
                     stack.callback(before.remove)
             yield
@@ -167,11 +179,13 @@ def _projected(module: torch.nn.Module | None, state: State, value: Array) -> Ar
     if not isinstance(module, torch.nn.LSTM) or not module.proj_size or state.kind != "h":
         return value
     projection: torch.Tensor = getattr(module, f"weight_hr_l{state.layer}")
-    projected: Array = value @ projection.detach().numpy().T
+    projected: Array = value @ projection.detach().numpy().T.astype(value.dtype)
     return projected
 
 
-def _setting(calls: Iterator[list[State]], states: Mapping[str, Array]) -> Callable[..., Any]:
+def _setting(
+    calls: Iterator[list[State]], states: Mapping[str, torch.Tensor]
+) -> Callable[..., Any]:
     def hook(module: torch.nn.RNNBase, args: Any, kwargs: Any) -> Any:
         own = next(calls, [])
         x = args[0] if args else kwargs["input"]
@@ -194,13 +208,13 @@ def _noting(calls: Iterator[list[State]], after: dict[str, Array]) -> Callable[.
 
 
 def _stack(
-    own: list[State], states: Mapping[str, Array], kind: str, unbatched: bool
+    own: list[State], states: Mapping[str, torch.Tensor], kind: str, unbatched: bool
 ) -> torch.Tensor | None:
     """The states of one kind as torch takes them, `[num_layers, batch, hidden_size]`."""
     layers = sorted((s for s in own if s.kind == kind), key=lambda s: s.layer)
     if not layers:
         return None
-    stacked = torch.from_numpy(np.stack([states[s.name] for s in layers]))
+    stacked = torch.stack([states[s.name] for s in layers])
     return stacked[:, 0] if unbatched else stacked
 
 

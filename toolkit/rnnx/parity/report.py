@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rnnx.table import render
@@ -27,7 +28,11 @@ class Finding:
         rtol, atol: the tolerance it was held to.
         index: of the element that needs the largest atol.
         time_step: its frame, where the output has a time axis.
-        reason: why the two are not comparable, or None.
+        reason: why the two are not comparable, or which property does not hold; or None.
+        noise_floor: the largest |float32 - float64| of the reference itself, where it is known.
+        floor_ratio: how many times as far from float64 the artifact is.
+        snr_db: the ratio of the reference to the difference, in dB.
+        agreement: how often the largest value along the last axis is the same one.
     """
 
     probe: str
@@ -41,6 +46,10 @@ class Finding:
     index: tuple[int, ...] | None = None
     time_step: int | None = None
     reason: str | None = None
+    noise_floor: float | None = None
+    floor_ratio: float | None = None
+    snr_db: float | None = None
+    agreement: float | None = None
 
     @property
     def where(self) -> str:
@@ -63,6 +72,7 @@ class Report:
         seed: of the random inputs.
         versions: of what ran.
         notes: what a reader should know besides.
+        skipped: the probes that did not fit, and why.
     """
 
     artifact: str
@@ -70,6 +80,7 @@ class Report:
     seed: int
     versions: dict[str, str]
     notes: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -92,6 +103,7 @@ class Report:
             "seed": self.seed,
             "versions": self.versions,
             "notes": list(self.notes),
+            "skipped": dict(self.skipped),
         }
         return json.dumps(record, indent=2)
 
@@ -118,10 +130,9 @@ class Report:
 
 def _record(finding: Finding) -> dict[str, Any]:
     record = dataclasses.asdict(finding)
-    for name in ("max_abs", "required_atol"):
-        if record[name] == float("inf"):
-            record[name] = None
-    return record
+    # JSON has no infinity.
+    infinite = {name for name, value in record.items() if value in (math.inf, -math.inf)}
+    return record | dict.fromkeys(infinite)
 
 
 def _row(group: Sequence[Finding]) -> tuple[str, ...]:

@@ -1,0 +1,151 @@
+"""Judges one output against the reference: by a tolerance, or by quality where it is quantized."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnx.parity.gate import Gate
+from rnnx.parity.report import Finding
+from rnnx_exporters.compare import compare
+
+Array = npt.NDArray[Any]
+
+# How many times as far from float64 as torch's float32 an artifact may be: other orders of
+# summation are as good as torch's, and no better.
+_FLOORS = 8.0
+# Relative to the scale of an output: where torch's float32 itself is farther off, nothing can be
+# judged. Recurrent weights that expand get there within hundreds of steps.
+_LARGEST_FLOOR = 1e-2
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An output and what it is held against.
+
+    Attributes:
+        actual: the artifact's.
+        wanted: the reference's, of one dtype with it.
+        exact: the reference's in float64, where it is known.
+        time_axis: the axis that counts frames, or None.
+    """
+
+    actual: Array
+    wanted: Array
+    exact: Array | None
+    time_axis: int | None
+
+
+def judge(gate: Gate, pair: Pair, probe: str, output: str, run: dict[str, int]) -> Finding | None:
+    """What there is to tell of a pair; None where the reference itself is too far off to judge.
+
+    Judged are the frames before torch's float32 leaves its float64.
+    """
+    floors = _floors(pair)
+    if floors is not None:
+        judged = floors <= _LARGEST_FLOOR * max(1.0, _rms(pair.exact))
+        frames = len(judged) if judged.all() else int(judged.argmin())
+        if not frames:
+            return None
+        pair, floors = _first(pair, frames), floors[:frames]
+    atol, wanted = gate.atol_of(output), pair.wanted if pair.exact is None else pair.exact
+    slack = 0.0 if floors is None else _FLOORS * _along(floors, pair.time_axis, wanted.ndim)
+    found = compare(
+        pair.actual, pair.wanted, rtol=gate.rtol, atol=atol, exact=pair.exact, slack=slack
+    )
+    snr_db, agreement = quality(pair.actual, wanted)
+    near = found.passed if gate.snr_db is None else _good(found.reason, snr_db, agreement, gate)
+    step = None if found.index is None or pair.time_axis is None else found.index[pair.time_axis]
+    return Finding(
+        probe=probe,
+        output=output,
+        run=run,
+        passed=near,
+        max_abs=found.max_abs,
+        required_atol=found.required_atol,
+        rtol=gate.rtol,
+        atol=atol,
+        index=found.index,
+        time_step=step,
+        reason=found.reason,
+        noise_floor=None if floors is None else float(floors[-1]),
+        floor_ratio=None if floors is None else _ratio(pair.actual, wanted, float(floors[-1])),
+        snr_db=snr_db,
+        agreement=agreement,
+    )
+
+
+def _floors(pair: Pair) -> Array | None:
+    """How far float32 has been from float64 up to each frame; `[1]` without frames."""
+    if pair.exact is None or not pair.exact.size or pair.actual.shape != pair.exact.shape:
+        return None
+    distance = np.abs(pair.wanted.astype(np.float64) - pair.exact)
+    distance = np.where(np.isfinite(distance), distance, 0.0)  # NaN and infinity are compared
+    if pair.time_axis is None:
+        return np.array([distance.max()])
+    others = tuple(axis for axis in range(distance.ndim) if axis != pair.time_axis)
+    floors: Array = np.maximum.accumulate(distance.max(others))
+    return floors
+
+
+def _first(pair: Pair, frames: int) -> Pair:
+    """The first frames."""
+    axis = pair.time_axis
+    if axis is None or pair.exact is None:
+        return pair
+    chosen = range(frames)
+    return Pair(
+        pair.actual.take(chosen, axis),
+        pair.wanted.take(chosen, axis),
+        pair.exact.take(chosen, axis),
+        axis,
+    )
+
+
+def quality(actual: Array, reference: Array) -> tuple[float | None, float | None]:
+    """The ratio of the reference to the difference in dB, and how often the largest value agrees.
+
+    None where the arrays are not comparable; no agreement where there is nothing to choose from.
+    """
+    if actual.shape != reference.shape or not actual.size or actual.dtype.kind != "f":
+        return None, None
+    if not (np.isfinite(actual).all() and np.isfinite(reference).all()):
+        return None, None
+    wanted = reference.astype(np.float64)
+    noise, signal = np.square(actual - wanted).sum(), np.square(wanted).sum()
+    with np.errstate(divide="ignore"):
+        snr = float(10 * (np.log10(signal) - np.log10(noise))) if signal or noise else np.inf
+    if actual.ndim < 2 or actual.shape[-1] < 2:
+        return snr, None
+    return snr, float((actual.argmax(-1) == wanted.argmax(-1)).mean())
+
+
+def _good(reason: str | None, snr: float | None, agreement: float | None, gate: Gate) -> bool:
+    if reason is not None or gate.snr_db is None:
+        return False
+    loud_enough = snr is None or snr >= gate.snr_db  # without a signal there is nothing to lose
+    alike = gate.agreement is None or agreement is None or agreement >= gate.agreement
+    return loud_enough and alike
+
+
+def _along(running: Array, axis: int | None, ndim: int) -> Array:
+    shape = [1] * ndim
+    if axis is not None:
+        shape[axis] = len(running)
+    return running.reshape(shape)
+
+
+def _ratio(actual: Array, exact: Array, floor: float) -> float | None:
+    distance = np.abs(actual.astype(np.float64) - exact)
+    if not np.isfinite(distance).all():
+        return None
+    least = float(np.finfo(np.float32).eps) * max(float(np.abs(exact).max()), 1e-30)
+    return float(distance.max()) / max(floor, least)
+
+
+def _rms(array: Array | None) -> float:
+    finite = np.zeros(0) if array is None else array[np.isfinite(array)]
+    return float(np.sqrt(np.square(finite).mean())) if finite.size else 0.0
