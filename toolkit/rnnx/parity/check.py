@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-import onnxruntime as ort
 import torch
 
 from rnnx.parity.gate import gate_for
 from rnnx.parity.probes import PROBES
 from rnnx.parity.reference import TorchReference
 from rnnx.parity.report import Finding, Report
+from rnnx.parity.surroundings import machine, sha256_of_file, versions
 from rnnx.parity.trial import Trial
 from rnnx_exporters.compare import ATOL, RTOL
 from rnnx_runtime import Model
@@ -65,7 +63,17 @@ def check(
     exact = TorchReference(model, artifact.contract, args, torch.float64)
     trial = Trial(artifact, reference, exact, gate, seed=seed, chunk=chunk, batch=batch)
     findings, skipped = run_probes(trial, probes)
-    return Report(os.fspath(path), tuple(findings), seed, _versions(), tuple(trial.notes), skipped)
+    return Report(
+        os.fspath(path),
+        tuple(findings),
+        seed,
+        versions(),
+        tuple(trial.notes),
+        skipped,
+        sha256_of_file(path),
+        machine(artifact.session),
+        tuple(trial.evidence.values()),
+    )
 
 
 def run_probes(
@@ -92,13 +100,3 @@ def run_probes(
         else:
             skipped[name] = reason
     return findings, skipped
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "onnxruntime": ort.__version__,
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-    }

@@ -75,7 +75,20 @@ def judge(gate: Gate, pair: Pair, probe: str, output: str, run: dict[str, int]) 
         floor_ratio=None if floors is None else _ratio(pair.actual, wanted, float(floors[-1])),
         snr_db=snr_db,
         agreement=agreement,
+        min_snr_db=gate.snr_db,
+        min_agreement=gate.agreement,
     )
+
+
+def allowed(gate: Gate, pair: Pair, output: str) -> Array:
+    """How far each element may be; under a gate of quality, were the error the same everywhere."""
+    wanted = pair.wanted if pair.exact is None else pair.exact
+    if gate.snr_db is not None:
+        return np.full(wanted.shape, _rms(wanted) * 10 ** (-gate.snr_db / 20))
+    floors = _floors(pair)
+    slack = 0.0 if floors is None else _FLOORS * _along(floors, pair.time_axis, wanted.ndim)
+    limits: Array = gate.atol_of(output) + gate.rtol * np.abs(wanted) + slack
+    return limits
 
 
 def _floors(pair: Pair) -> Array | None:

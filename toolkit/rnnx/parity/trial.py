@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from rnnx.parity.evidence import Evidence, Span, gather
 from rnnx.parity.gate import Gate
-from rnnx.parity.judge import Pair, judge
+from rnnx.parity.judge import Pair, allowed, judge
 from rnnx.parity.report import Finding
+from rnnx.parity.surroundings import sha256_of_arrays
 from rnnx_runtime import Contract, Model
 from rnnx_runtime.errors import ArtifactError, InputError
 from rnnx_runtime.samples import random_inputs
@@ -41,10 +43,12 @@ class Expected:
     Attributes:
         values: outputs and last states by name, as the reference computes them.
         exact: the same in float64, where there is such a reference; else empty.
+        inputs_sha256: of what it was given.
     """
 
     values: Arrays
     exact: Arrays
+    inputs_sha256: str | None = None
 
 
 class Trial:
@@ -61,6 +65,7 @@ class Trial:
 
     Attributes:
         notes: what a reader of the report should know.
+        evidence: the worst comparison of each output so far, by name.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Trial:
         self.chunk = chunk or artifact.contract.chunk or artifact.contract.chunk_multiple
         self.batch = batch
         self.notes: list[str] = []
+        self.evidence: dict[str, Evidence] = {}
         self._exact = exact
 
     @property
@@ -108,7 +114,8 @@ class Trial:
     def expected(self, feeds: Arrays, states: Mapping[str, Array] | None = None) -> Expected:
         """Run the reference, and its float64 twin."""
         outputs, after = self.reference.run(feeds, states)
-        return Expected({**outputs, **after}, self._run_exact(feeds, states))
+        digest = sha256_of_arrays({**feeds, **(states or {})})
+        return Expected({**outputs, **after}, self._run_exact(feeds, states), digest)
 
     def run(self, feeds: Arrays, states: Mapping[str, Array]) -> Arrays:
         """One run of the artifact's graph from these states: outputs and last states by name.
@@ -140,7 +147,8 @@ class Trial:
             pair = Pair(value, expected.values[name], expected.exact.get(name), axes.get(name))
             finding = judge(self.gate, pair, probe, name, run)
             if finding is not None:
-                yield finding
+                self._keep(finding, pair)
+                yield replace(finding, inputs_sha256=expected.inputs_sha256)
 
     def verdict(self, probe: str, output: str, run: dict[str, int], reason: str | None) -> Finding:
         """A finding about a property, which holds where no reason says why it does not."""
@@ -157,6 +165,20 @@ class Trial:
             atol=gate.atol_of(output),
             reason=reason,
         )
+
+    def _keep(self, finding: Finding, pair: Pair) -> None:
+        """Keep a comparison to be drawn, if it is the worst of its output."""
+        kept = self.evidence.get(finding.output)
+        if kept is not None and kept.finding.severity >= finding.severity:
+            return
+        axes = {port.name: port.batch_axis for port in self.contract.outputs}
+        batch_axis = axes.get(finding.output, 0)  # a state's is its first
+        limits = allowed(self.gate, pair, finding.output)
+        exact = pair.wanted if pair.exact is None else pair.exact
+        span = Span(pair.actual, pair.wanted, exact, limits, batch_axis, pair.time_axis)
+        evidence = gather(finding, span)
+        if evidence is not None:
+            self.evidence[finding.output] = evidence
 
     def _run_exact(self, feeds: Arrays, states: Mapping[str, Array] | None) -> Arrays:
         if self._exact is None:
