@@ -59,12 +59,9 @@ class Finding:
     @property
     def where(self) -> str:
         """The place of the worst element, for a person."""
-        if self.reason:
-            return self.reason
-        if self.index is None:
-            return "equal"
         step = "" if self.time_step is None else f"time step {self.time_step}, "
-        return f"{step}index {list(self.index)}"
+        place = "" if self.index is None else f"{step}index {list(self.index)}"
+        return ": ".join(part for part in (place, self.reason) if part) or "equal"
 
     @property
     def run_text(self) -> str:

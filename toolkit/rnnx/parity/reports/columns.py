@@ -19,7 +19,7 @@ def table(report: Report) -> tuple[list[str], list[list[str]]]:
         "required atol": lambda group: f"{group.worst.required_atol:.1e}",
     }
     if any(finding.floor_ratio is not None for finding in report.findings):
-        columns["x floor"] = lambda group: number(group.worst.floor_ratio, ".1f")
+        columns["x floor"] = lambda group: number(group.worst.floor_ratio, ".3g")
     if any(finding.min_snr_db is not None for finding in report.findings):
         columns["SNR dB"] = lambda group: number(group.worst.snr_db, ".1f")
         columns["agreement"] = lambda group: number(group.worst.agreement, ".2%")
@@ -32,3 +32,8 @@ def table(report: Report) -> tuple[list[str], list[list[str]]]:
 def number(value: float | None, form: str) -> str:
     """The value in a format; nothing where there is none."""
     return "" if value is None else format(value, form)
+
+
+def told(value: object) -> str:
+    """A fact about the machine in a line."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

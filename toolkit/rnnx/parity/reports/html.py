@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing besides, with pictures of the worst comparisons."""
+"""The report as one HTML file that needs nothing besides, with pictures of what is worst."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ figure { margin: 1em 0 2.5em; } figure svg { width: 100%; height: auto; }
 figcaption, .small { font-size: 13px; color: #555; }
 """
 _HOW_TO_READ = """
-Each picture is the worst comparison of one output or state, the sequence in which its worst element
-is. <b>Left</b>: how far the artifact is from the float64 run of the model, at the element nearest to
-its limit, frame by frame; the lower line is what torch's own float32 is off. A right artifact runs
-beside it; a fault stands at the limit or over it from the frame at which it begins. A step at the
-grey lines, where a chunk ends, is a state that is not carried on. <b>Middle</b>: the same against
-magnitude. Points that rise with magnitude are a relative fault, a weight or a scale; points at one
-height a constant one, such as a bias. <b>Right</b>: how many times its limit each value is off, over
-time. A row that is red throughout is one unit, a block of rows a gate or a layer, a column a moment,
-and red that grows to the right an error that the recurrence feeds.
+Each picture is the worst comparison of one output or state: the sequence its worst element is in.
+<b>Left</b>: how far the artifact is from the model's float64 run, frame by frame, at the element
+nearest to its limit, and what torch's own float32 is off. A right artifact runs beside the latter;
+a fault stands at the limit, or over it from the frame at which it begins. A step at a grey line,
+where one chunk ends, is a state that is not carried on. <b>Middle</b>: the same against magnitude.
+Points that rise with magnitude are a relative fault, a weight or a scale; points at one height a
+constant one, such as a bias. <b>Right</b>: how many times its limit each value is off, over time.
+A row that is red throughout is one unit, a block of rows a gate or a layer, a column a moment, and
+red that grows to the right an error that the recurrence feeds.
 """
 
 
@@ -98,9 +98,5 @@ def _figure(evidence: Evidence) -> str:
 def _facts(report: Report) -> str:
     facts = {"artifact": report.artifact, "sha256": report.artifact_sha256}
     facts |= {"seed": str(report.seed), **report.versions}
-    facts |= {name.replace("_", " "): _told(value) for name, value in report.machine.items()}
+    facts |= {name.replace("_", " "): columns.told(value) for name, value in report.machine.items()}
     return "<h2>What ran</h2>\n" + _table(["", ""], [[name, text] for name, text in facts.items()])
-
-
-def _told(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from rnnx.parity.report import Finding, Group, Report
+from rnnx.parity.reports.columns import told
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -61,12 +62,12 @@ def _case(suite: Element, group: Group) -> None:
     if not group.passed:
         message = f"{group.worst.where} ({group.worst.run_text})"
         failure = SubElement(case, "failure", type="NotEqual", message=_xml(message))
-        failure.text = _xml("\n".join(_told(f) for f in group.findings if not f.passed))
+        failure.text = _xml("\n".join(_line(f) for f in group.findings if not f.passed))
     text = "\n".join(f"{name} {value}" for name, value in _metrics(group.worst))
     SubElement(case, "system-out").text = _xml(text)
 
 
-def _told(finding: Finding) -> str:
+def _line(finding: Finding) -> str:
     needed = f"max |d| {finding.max_abs:.1e}, required atol {finding.required_atol:.1e}"
     if finding.min_snr_db is not None and finding.snr_db is not None:
         needed = f"SNR {finding.snr_db:.1f} dB of {finding.min_snr_db:g} dB"
@@ -77,7 +78,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     facts = {"artifact": report.artifact, "artifact_sha256": report.artifact_sha256}
     facts |= {"seed": str(report.seed), "verdict": report.verdict}
     facts |= {f"version.{name}": value for name, value in report.versions.items()}
-    facts |= {f"machine.{name}": str(value) for name, value in report.machine.items()}
+    facts |= {f"machine.{name}": told(value) for name, value in report.machine.items()}
     notes = [("note", note) for note in report.notes]
     return [*facts.items(), *notes]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,7 +19,7 @@ _ERROR, _NOISE, _ALLOWED = "tab:red", "0.55", "tab:blue"
 _MOST_EDGES = 40
 _MOST_DECADES = 12  # under the largest value of a picture; what lies lower stands at its edge
 # So that equal reports are equal files, and their text stays text.
-_SETTINGS = {"svg.hashsalt": "rnnx", "svg.fonttype": "none", "font.size": 9}
+_SETTINGS: Any = {"svg.hashsalt": "rnnx", "svg.fonttype": "none", "font.size": 9}
 
 
 def draw(evidence: Evidence) -> str:
@@ -49,9 +50,9 @@ def _draw_course(axes: Axes, evidence: Evidence) -> None:
         (np.take_along_axis(error, places, along).ravel(), _ERROR, "artifact"),
     ]
     lowest = _lowest(*(values for values, _, _ in series))
+    style = ".-" if evidence.has_time else "."
     for values, colour, label in series:
-        style = {"marker": ".", "linestyle": "-" if evidence.has_time else "none"}
-        axes.plot(x, _drawable(values, lowest), color=colour, label=label, markersize=4, **style)
+        axes.plot(x, _drawable(values, lowest), style, color=colour, label=label, markersize=4)
     _draw_edges(axes, evidence)
     axes.set_yscale("log")
     axes.set_xlabel("time step" if evidence.has_time else "value")
