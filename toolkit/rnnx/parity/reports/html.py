@@ -88,6 +88,9 @@ def _figure(evidence: Evidence) -> str:
         shown.append(f"{len(evidence.steps)} of {frames} frames, of each stretch the worst")
     if len(evidence.values) < width:
         shown.append(f"the {len(evidence.values)} of {width} values that are farthest off")
+    if finding.min_snr_db is not None:
+        limit = f"the limit is an error {finding.min_snr_db:g} dB under the output"
+        shown.append(f"{limit}, were it the same everywhere")
     shown.append(f"worst at {finding.where}")
     failed = "" if finding.passed else ' class="failed"'
     title = f"<h3{failed}>{escape(finding.output)}</h3>"

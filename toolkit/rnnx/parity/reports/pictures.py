@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from rnnx.parity.evidence import Evidence
 
@@ -17,19 +18,22 @@ Floats = npt.NDArray[np.float64]
 
 _ERROR, _NOISE, _ALLOWED = "tab:red", "0.55", "tab:blue"
 _MOST_EDGES = 40
+_DOT = 3.0
 _MOST_DECADES = 12  # under the largest value of a picture; what lies lower stands at its edge
 # So that equal reports are equal files, and their text stays text.
 _SETTINGS: Any = {"svg.hashsalt": "rnnx", "svg.fonttype": "none", "font.size": 9}
 
 
 def draw(evidence: Evidence) -> str:
-    """Three panels of one comparison beside each other, as an `<svg>` element."""
+    """The panels of one comparison beside each other, as an `<svg>` element."""
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(13, 3.6), layout="constrained")
-        course, magnitude, map_ = figure.subplots(1, 3)
-        _draw_course(course, evidence)
-        _draw_magnitude(magnitude, evidence)
-        _draw_map(figure, map_, evidence)
+        axes = figure.subplots(1, 3 if evidence.has_time else 2)
+        _draw_course(axes[0], evidence)
+        _draw_magnitude(axes[1], evidence)
+        if evidence.has_time:
+            _draw_map(figure, axes[2], evidence)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None})
     text = buffer.getvalue()
@@ -53,17 +57,17 @@ def _draw_course(axes: Axes, evidence: Evidence) -> None:
     style = ".-" if evidence.has_time else "."
     for values, colour, label in series:
         axes.plot(x, _drawable(values, lowest), style, color=colour, label=label, markersize=4)
-    _draw_edges(axes, evidence)
+    if evidence.has_time:
+        _draw_edges(axes, evidence)
     axes.set_yscale("log")
     axes.set_xlabel("time step" if evidence.has_time else "value")
     axes.set_title("Distance from float64")
-    axes.legend(fontsize=8)
 
 
 def _draw_edges(axes: Axes, evidence: Evidence) -> None:
     """Lines where one chunk ends and the next begins."""
     chunk = evidence.finding.run.get("chunk")
-    if chunk is None or not evidence.has_time or evidence.size[0] > _MOST_EDGES * chunk:
+    if chunk is None or chunk == 1 or evidence.size[0] > _MOST_EDGES * chunk:
         return
     for edge in range(chunk, evidence.size[0], chunk):
         axes.axvline(edge - 0.5, color="0.85", linewidth=0.8, zorder=0)
@@ -72,31 +76,20 @@ def _draw_edges(axes: Axes, evidence: Evidence) -> None:
 def _draw_magnitude(axes: Axes, evidence: Evidence) -> None:
     magnitude = np.abs(evidence.exact).ravel()
     order = np.argsort(magnitude)
-    series = [
-        (evidence.noise, _NOISE, "torch's float32"),
-        (evidence.error, _ERROR, "artifact"),
-    ]
+    series = [(evidence.noise, _NOISE), (evidence.error, _ERROR)]
     lowest = _lowest(evidence.error, evidence.noise, evidence.allowed)
     x = _drawable(magnitude, _lowest(magnitude))
-    for values, colour, label in series:
-        axes.plot(
-            x,
-            _drawable(values.ravel(), lowest),
-            ".",
-            color=colour,
-            markersize=2,
-            label=label,
-            rasterized=True,
-        )
+    for values, colour in series:
+        points = _drawable(values.ravel(), lowest)
+        axes.plot(x, points, ".", color=colour, markersize=_DOT, rasterized=True)
     limits = _drawable(evidence.allowed.ravel(), lowest)
-    axes.plot(
-        x[order], limits[order], color=_ALLOWED, label="allowed", linewidth=1, rasterized=True
-    )
+    axes.plot(x[order], limits[order], color=_ALLOWED, linewidth=1, rasterized=True)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xlim(*_whole_decades(x))
+    axes.xaxis.set_minor_formatter(NullFormatter())  # labels between decades run into each other
     axes.set_xlabel("|float64|")
     axes.set_title("Distance against magnitude")
-    axes.legend(fontsize=8, markerscale=4)
 
 
 def _draw_map(figure: Figure, axes: Axes, evidence: Evidence) -> None:
@@ -120,7 +113,7 @@ def _draw_map(figure: Figure, axes: Axes, evidence: Evidence) -> None:
 
 def _label(axes: Axes, evidence: Evidence) -> None:
     """The axes count what was kept; their ticks tell which it was."""
-    axes.set_xlabel("time step" if evidence.has_time else "the whole call")
+    axes.set_xlabel("time step")
     axes.set_ylabel("value")
     for places, set_ticks in (
         (evidence.steps, axes.set_xticks),
@@ -137,6 +130,14 @@ def _lowest(*arrays: Floats) -> float:
     if not values.size:
         return 1e-12
     return float(max(values.min(), values.max() / 10**_MOST_DECADES)) / 2
+
+
+def _whole_decades(values: Floats) -> tuple[float, float]:
+    """The limits of a logarithmic axis with a label at each end."""
+    powers = np.log10(values[np.isfinite(values)])
+    if not powers.size:
+        return 0.1, 1.0
+    return 10.0 ** np.floor(powers.min()), 10.0 ** (np.floor(powers.max()) + 1)
 
 
 def _drawable(values: Floats, lowest: float) -> Floats:
