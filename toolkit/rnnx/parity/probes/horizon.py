@@ -17,7 +17,7 @@ POINTS = (10, 100, 1_000)
 # are given fewer steps.
 WORK = 5_000_000_000
 # Of the input: a strided network takes many for each step.
-MOST_FRAMES = 200_000
+MOST_FRAMES = 400_000
 # A whole sequence may hold operators whose work grows with the square of its length.
 OFFLINE_STEPS = 1_000
 

@@ -17,7 +17,7 @@ from rnnx_runtime.errors import InputError
 FRAMES = 9
 # Not sorted, one of them full; not sorted, none full; sorted, as some models insist on.
 LENGTHS = ((5, 9, 1, 7), (3, 7, 2, 5), (9, 6, 6, 2), (8, 5, 3, 1))
-PADDINGS = {"padding": 0.0, "loud_padding": 1e3, "nan_padding": math.nan}
+PADDINGS = {"zero_padding": 0.0, "loud_padding": 1e3, "nan_padding": math.nan}
 
 
 def unfit(trial: Trial) -> str | None:
@@ -38,7 +38,7 @@ def probe(trial: Trial) -> Iterator[Finding]:
     for lengths in LENGTHS:
         feeds = trial.inputs(rng, batch=len(lengths), frames=frames)
         ends = [length * unit for length in lengths]
-        for padding, content in PADDINGS.items():
+        for padding, content in _paddings(trial).items():
             ragged = _padded(trial, feeds, ends, content)
             run = {"batch": len(ends), "frames": frames, "shortest": min(ends), padding: 1}
             yield from _hold(trial, ragged, ends, run)
