@@ -15,7 +15,7 @@ LEAST_STEPS = 100
 POINTS = (10, 100, 1_000)
 # Multiplications with weights that the probe may cost in each of torch's two runs: large networks
 # are given fewer steps.
-WORK = 5_000_000_000
+WORK = 20_000_000_000
 # Of the input: a strided network takes many for each step.
 MOST_FRAMES = 400_000
 # A whole sequence may hold operators whose work grows with the square of its length.

@@ -44,6 +44,13 @@ def probe(trial: Trial) -> Iterator[Finding]:
             yield from _hold(trial, ragged, ends, run)
 
 
+def _paddings(trial: Trial) -> dict[str, float]:
+    if not trial.rounds_by_range:
+        return PADDINGS
+    trial.note("ragged: padding widens the range that the frames are rounded by: pad with zeros")
+    return {"zero_padding": 0.0}
+
+
 def _hold(trial: Trial, ragged: Arrays, ends: list[int], run: dict[str, int]) -> Iterator[Finding]:
     try:
         expected = trial.expected(ragged)
