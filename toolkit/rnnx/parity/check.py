@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from rnnx.parity.surroundings import machine, sha256_of_file, versions
 from rnnx.parity.trial import Trial
 from rnnx_exporters.compare import ATOL, RTOL
 from rnnx_runtime import Model
-from rnnx_runtime.errors import InputError
+from rnnx_runtime.errors import ArtifactError, InputError
 
 
 def check(
@@ -96,7 +96,14 @@ def run_probes(
         module = PROBES[name]
         reason = module.unfit(trial) if hasattr(module, "unfit") else None
         if reason is None:
-            findings += module.probe(trial)
+            findings += _findings(trial, name)
         else:
             skipped[name] = reason
     return findings, skipped
+
+
+def _findings(trial: Trial, name: str) -> Iterator[Finding]:
+    try:
+        yield from PROBES[name].probe(trial)
+    except ArtifactError as error:  # an artifact that does not run is not equal
+        yield trial.verdict(name, trial.contract.outputs[0].name, {}, str(error))

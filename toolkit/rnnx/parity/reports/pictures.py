@@ -56,12 +56,14 @@ def _draw_course(axes: Axes, evidence: Evidence) -> None:
     lowest = _lowest(*(values for values, _, _ in series))
     style = ".-" if evidence.has_time else "."
     for values, colour, label in series:
+        if not values.any():  # nothing is known of it, or nothing is off
+            continue
         axes.plot(x, _drawable(values, lowest), style, color=colour, label=label, markersize=4)
     if evidence.has_time:
         _draw_edges(axes, evidence)
     axes.set_yscale("log")
     axes.set_xlabel("time step" if evidence.has_time else "value")
-    axes.set_title("Distance from float64")
+    axes.set_title("Distance from the reference")
 
 
 def _draw_edges(axes: Axes, evidence: Evidence) -> None:
@@ -88,7 +90,7 @@ def _draw_magnitude(axes: Axes, evidence: Evidence) -> None:
     axes.set_yscale("log")
     axes.set_xlim(*_whole_decades(x))
     axes.xaxis.set_minor_formatter(NullFormatter())  # labels between decades run into each other
-    axes.set_xlabel("|float64|")
+    axes.set_xlabel("|reference|")
     axes.set_title("Distance against magnitude")
 
 
