@@ -23,15 +23,15 @@ figcaption, .small { font-size: 13px; color: #555; }
 """
 _HOW_TO_READ = """
 Each picture is the worst comparison of one output or state: the sequence its worst element is in.
-<b>Left</b>: how far the artifact is from the reference (the model in float64, or another run of the
-artifact), frame by frame, at the element nearest to its limit, and what torch's own float32 is off.
-A right artifact runs beside the latter; a fault goes over the limit at the frame where it begins. A step at a grey line,
-where one chunk ends, is a state that is not carried on. <b>Middle</b>: the same against magnitude.
-Points that rise with magnitude are a relative fault, a weight or a scale; points at one height a
-constant one, such as a bias. <b>Right</b>: how many times its limit each value is off, over time.
-A row that is red throughout is one unit, a block of rows a gate or a layer, a column a moment, and
-red that grows to the right an error that the recurrence feeds. NaN and infinity are red there, and
-not in the lines.
+<b>Left</b>: how far the artifact is from the reference (the model in float64, or another run of
+the artifact), frame by frame, at the element nearest to its limit, and what torch's own float32 is
+off. A right artifact runs beside the latter; a fault goes over the limit at the frame where it
+begins. A step at a grey line, where one chunk ends, is a state that is not carried on.
+<b>Middle</b>: the same against magnitude. Points that rise with magnitude are a relative fault, a
+weight or a scale; points at one height a constant one, such as a bias. <b>Right</b>: how many
+times its limit each value is off, over time. A row that is red throughout is one unit, a block of
+rows a gate or a layer, a column a moment, and red that grows to the right an error that the
+recurrence feeds. NaN and infinity are red there, and not in the lines.
 """
 
 
