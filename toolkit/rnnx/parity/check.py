@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from rnnx.hashing import sha256_of_file
 from rnnx.parity.gate import gate_for
 from rnnx.parity.probes import PROBES
 from rnnx.parity.reference import TorchReference
 from rnnx.parity.report import Finding, Report
-from rnnx.parity.surroundings import machine, sha256_of_file, versions
+from rnnx.parity.surroundings import machine, versions
 from rnnx.parity.trial import Trial
 from rnnx_exporters.compare import ATOL, RTOL
 from rnnx_runtime import Model
