@@ -68,7 +68,7 @@ def assert_passed(report: Report) -> None:
     findings = tuple(finding for group in failed for finding in group.findings)
     raise AssertionError(
         f"{report.artifact} is not equal to its model:"
-        f" {len(failed)} of {len(report.groups)} comparisons fail (seed {report.seed})\n\n"
+        f" {len(failed)} of {len(report.groups)} rows fail (seed {report.seed})\n\n"
         + replace(report, findings=findings, skipped={}).to_text()
     )
 
