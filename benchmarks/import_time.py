@@ -34,10 +34,10 @@ def main() -> None:
     differences = [more - less for less, more in turns]
     columns = [*zip(*turns, strict=True), differences]
     rows = [
-        [name, f"{statistics.median(column):.1f}", f"{min(column):.1f}"]
+        [name, *(f"{quartile:.1f}" for quartile in statistics.quantiles(column, n=4))]
         for name, column in zip((*IMPORTS, "the difference"), columns, strict=True)
     ]
-    print(render(["import", "median CPU ms", "least"], rows))
+    print(render(["import, CPU ms", "1st quartile", "median", "3rd quartile"], rows))
 
 
 def milliseconds(modules: str, compiled: str) -> float:

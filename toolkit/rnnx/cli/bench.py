@@ -25,7 +25,6 @@ _CALLS = {
     "chunk": "chunk",
     "batch": "batch",
     "median us": "median",
-    "p95 us": "p95",
     "p99 us": "p99",
     "ratio": "ratio",
     "cold us": "cold_median",
