@@ -208,6 +208,13 @@ def test_a_rate_that_the_file_denies_is_refused(tmp_path: Path) -> None:
     assert open_source(str(tmp_path / "a.npy"), taking(MONO), chunk=1, rate=50).rate == 50
 
 
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), 1e-3, 1e9])
+def test_a_rate_that_is_none_is_refused(tmp_path: Path, rate: float) -> None:
+    (tmp_path / "a.raw").write_bytes(bytes(20))
+    with pytest.raises(InputError, match=r"is none|cannot be resampled"):
+        open_source(str(tmp_path / "a.raw"), taking(MONO, 16000), chunk=1, form="s16le", rate=rate)
+
+
 @given(
     lengths=st.lists(st.integers(0, 20), max_size=8),
     chunk=st.integers(1, 30),
