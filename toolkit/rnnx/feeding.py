@@ -194,8 +194,9 @@ def _story(before: Checkpoint, source: Source, path: str) -> str:
             f"this run has ended before: {before.frames} frames in, {rows} rows out."
             f" Remove {path} to run it again"
         )
+    seconds = "" if source.rate is None else f" ({before.frames / source.rate:.3f} s)"
     feed_on = ", which the input must begin with" if source.live else ""
-    return f"going on with frame {before.frames}{feed_on}"
+    return f"going on with frame {before.frames}{seconds}{feed_on}"
 
 
 def _saved(
