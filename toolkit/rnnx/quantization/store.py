@@ -44,7 +44,7 @@ def store_weights(model: ir.Model, shrink: Callable[[Weight], tuple[Array, ...]]
 
 def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """`array` as a new initializer of `graph`."""
-    value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(array), name=name))
+    value = ir.val(name, const_value=ir.tensor(np.asarray(array, order="C"), name=name))
     graph.register_initializer(value)
     return value
 

@@ -10,6 +10,7 @@ from collections import Counter
 import numpy as np
 import onnx_ir as ir
 
+from rnnx.quantization import gates
 from rnnx.quantization.change import Change
 from rnnx.quantization.levels import int8_store
 from rnnx.quantization.rows import FULL_RANGE, REDUCED_RANGE, needs_reduced_range, quantize_rows
@@ -32,14 +33,18 @@ def apply(model: ir.Model) -> Change:
         _convert(node, packed, REDUCED_RANGE if reduced else FULL_RANGE)
     for weight in packed:
         drop_unused(weight)
-    if nodes:
+    gated = [node for node in model.graph.all_nodes() if gates.is_convertible(node)]
+    computed = Counter(node.op_type for node in gated) + Counter(LSTM=len(nodes))
+    for node in gated:
+        gates.convert(node, REDUCED_RANGE if reduced else FULL_RANGE)
+    if computed:
         model.opset_imports[_DOMAIN] = 1
     stored = int8_store.apply(model)
     notes = _notes(stored.changed, converted=len(nodes), reduced=reduced)
     return Change(
-        changed=stored.changed + Counter(LSTM=len(nodes)),
+        changed=stored.changed + computed,
         notes=notes + stored.notes,
-        reduced_range=reduced if nodes else None,
+        reduced_range=reduced if computed else None,
     )
 
 
