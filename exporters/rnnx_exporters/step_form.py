@@ -103,6 +103,9 @@ def _origin(node: ir.Node, shapes: Shapes) -> ir.Value | None:
         return node.inputs[0]
     if node.op_type == "Transpose":
         return node.inputs[0] if _keeps_order(node, shapes) else None
+    if node.op_type == "Gather":  # the only one there is: as many numbers come out as went in
+        index = _constant(node.inputs[1])
+        return node.inputs[0] if index is not None and index.size == 1 else None
     if node.op_type == "Where":
         return node.inputs[1] if _is_true(node.inputs[0]) else None
     if node.op_type == "Slice":

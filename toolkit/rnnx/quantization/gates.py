@@ -17,7 +17,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from rnnx.quantization.rows import quantize_rows
-from rnnx.quantization.store import add_initializer, drop_unused
+from rnnx.quantization.store import add_initializer, add_vector, drop_unused
 from rnnx.quantization.weights import constant_array, is_constant
 
 Array = npt.NDArray[Any]
@@ -26,6 +26,7 @@ DOMAIN = "com.microsoft"
 # From this hidden_size on a step in int8 took less time than in float32, measured on x86 with AVX2.
 BREAK_EVEN = {"GRU": 160, "RNN": 150}
 _ACTIVATIONS = {"GRU": [["Sigmoid", "Tanh"]], "RNN": [["Tanh"], ["Relu"]]}
+_BIAS_ATOL = 0.01  # of a step of the weights
 _SEQUENCE_LENS, _INITIAL_H = 4, 5
 
 
@@ -61,8 +62,11 @@ def convert(node: ir.Node, largest: int) -> None:
     y, h = tape.op("Concat", ys, {"axis": 1}), tape.op("Concat", hs, {"axis": 0})
     _name(tape.nodes, f"{node.name}.int8")
     graph.insert_before(node, tape.nodes)
-    for old, new in zip(node.outputs, (y, h), strict=False):
-        old.replace_all_uses_with(new)
+    asked = [(old, new) for old, new in zip(node.outputs, (y, h), strict=False) if old.name]
+    for old, new in asked:
+        new.name, old.name = old.name, f"{old.name}.float"
+        new.type, new.shape = old.type, old.shape
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     for value in weights:
         if value is not None:
@@ -70,47 +74,78 @@ def convert(node: ir.Node, largest: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Product:
-    """`x` times a weight, plus a bias, in int8."""
+class _Cell:
+    """One direction of a GRU or RNN, `gates * hidden_size` rows.
 
-    codes: ir.Value
-    scale: ir.Value
-    bias: ir.Value
-    one: ir.Value
+    Attributes:
+        graph: the one around the Scan, which holds the weights.
+        name: what all names begin with.
+        w, r: the weights of the frame and of the state, `[rows, features]`.
+        bias: that of both, `[2, rows]`.
+        activation: of the new state.
+        reset_after: whether the reset gate multiplies the product, not the state.
+        largest: the code of the largest weight of a row.
+    """
 
-    def of(self, tape: Tape, x: ir.Value) -> ir.Value:
-        """The kernel is faster with one scale than with one a row; these are applied after it."""
-        factors = [x, self.codes, self.one, None, self.bias]
-        product = tape.op("DynamicQuantizeMatMul", factors, domain=DOMAIN)
-        return tape.op("Mul", [product, self.scale])
+    graph: ir.Graph
+    name: str
+    w: Array
+    r: Array
+    bias: Array
+    activation: str
+    reset_after: bool
+    largest: int
 
+    @property
+    def hidden_size(self) -> int:
+        return int(self.r.shape[1])
 
-def _product(graph: ir.Graph, name: str, weight: Array, bias: Array, largest: int) -> _Product:
-    """Weight `[rows, features]` and bias `[rows]` as a product takes them."""
-    codes, scale = quantize_rows(weight, (1,), largest)
-    zeros = ~weight.any(1)
-    scale = np.where(zeros, np.float32(1), scale[:, 0])  # by which the bias is divided
-    return _Product(
-        codes=add_initializer(graph, f"{name}.codes", codes.T),
-        scale=add_initializer(graph, f"{name}.scale", scale),
-        bias=add_initializer(graph, f"{name}.bias", (bias / scale).astype(np.float32)),
-        one=add_initializer(graph, f"{name}.one", np.ones((), np.float32)),
-    )
+    def codes(self, *weights: Array) -> tuple[list[Array], Array]:
+        """Weights with one scale for each row of all: their codes, and the scales `[rows]`."""
+        codes, scale = quantize_rows(np.concatenate(weights, 1), (1,), self.largest)
+        unused = ~codes.any(1)  # rows of zeros may have any scale; the bias is divided by it
+        ends = np.cumsum([weight.shape[1] for weight in weights])[:-1]
+        return np.split(codes, ends, 1), np.where(unused, scale.max(), scale[:, 0])
+
+    def product(
+        self, tape: Tape, letter: str, x: ir.Value, codes: Array, scale: Array, bias: Array
+    ) -> ir.Value:
+        """`x` times a weight plus a bias, all of it divided by `scale / scale.max()`.
+
+        The kernel is faster with one scale than with one for each row, so these come after it.
+        """
+        name, most = f"{self.name}.{letter}", scale.max()
+        factors: list[ir.Value | None] = [
+            x,
+            add_initializer(self.graph, f"{name}.codes", codes.T),
+            add_initializer(self.graph, f"{name}.largest", most),
+        ]
+        if bias.any():
+            atol = _BIAS_ATOL * most
+            vector = add_vector(self.graph, f"{name}.bias", bias / scale * most, atol=atol)
+            factors += [None, vector]
+        return tape.op("DynamicQuantizeMatMul", factors, domain=DOMAIN)
+
+    def scaled(self, tape: Tape, letter: str, product: ir.Value, scale: Array) -> ir.Value:
+        """A product or sum of products with its scale for each row."""
+        factor = add_vector(self.graph, f"{self.name}.{letter}.scale", scale / scale.max())
+        return tape.op("Mul", [product, factor])
+
+    def whole(self, tape: Tape, letter: str, x: ir.Value, weight: Array, bias: Array) -> ir.Value:
+        """`x` times a weight plus a bias."""
+        (codes,), scale = self.codes(weight)
+        product = self.product(tape, letter, x, codes, scale, bias)
+        return self.scaled(tape, letter, product, scale)
 
 
 def _scan(
     tape: Tape, graph: ir.Graph, node: ir.Node, place: int, largest: int
 ) -> tuple[ir.Value, ir.Value]:
     """One direction: its last state `[batch, hidden_size]`, its outputs `[time, batch, ...]`."""
-    w, r = (constant_array(value)[place] for value in node.inputs[1:3])
-    rows = len(w)
-    bias = _input(node, 3)
-    both = np.zeros(2 * rows, np.float32) if bias is None else constant_array(bias)[place]
-    name = f"{node.name}.{place}"
-    body = _BODIES[node.op_type](graph, node, place, name, (w, r, both), largest)
+    cell = _cell(graph, node, place, largest)
     backward = int(_backward(node)[place])
     attributes: dict[str, Any] = {
-        "body": body,
+        "body": _BODIES[node.op_type](cell),
         "num_scan_inputs": 1,
         "scan_input_directions": [backward],
         "scan_output_directions": [backward],
@@ -118,6 +153,22 @@ def _scan(
     start = _start(tape, graph, node, place)
     end, y = tape.op_multi_out("Scan", [start, node.inputs[0]], attributes, num_outputs=2)
     return end, y
+
+
+def _cell(graph: ir.Graph, node: ir.Node, place: int, largest: int) -> _Cell:
+    w, r = (constant_array(value)[place] for value in node.inputs[1:3])
+    bias = _input(node, 3)
+    both = np.zeros(2 * len(w), np.float32) if bias is None else constant_array(bias)[place]
+    return _Cell(
+        graph=graph,
+        name=f"{node.name}.{place}",
+        w=w,
+        r=r,
+        bias=both.reshape(2, len(w)),
+        activation=_activations(node)[place][-1],
+        reset_after=bool(node.attributes.get_int("linear_before_reset", 0)),
+        largest=largest,
+    )
 
 
 def _start(tape: Tape, graph: ir.Graph, node: ir.Node, place: int) -> ir.Value:
@@ -132,77 +183,57 @@ def _start(tape: Tape, graph: ir.Graph, node: ir.Node, place: int) -> ir.Value:
     )
 
 
-def _gru_body(
-    graph: ir.Graph,
-    node: ir.Node,
-    place: int,
-    name: str,
-    weights: tuple[Array, Array, Array],
-    largest: int,
-) -> ir.Graph:
+def _gru_body(cell: _Cell) -> ir.Graph:
     """z and r; then the candidate: r multiplies its recurrent part before or after the product."""
-    w, r, bias = weights
-    hidden = _hidden_size(node)
-    two = 2 * hidden
-    after = bool(node.attributes.get_int("linear_before_reset", 0))
-    split = add_initializer(graph, f"{name}.split", np.array([two, hidden]))
-    halves = add_initializer(graph, f"{name}.halves", np.array([hidden, hidden]))
-    recurrent = bias[3 * hidden :]
-    h, x, tape = *_ends(name, hidden, w.shape[1]), Tape()
-    given = _product(graph, f"{name}.W", w, bias[: 3 * hidden], largest).of(tape, x)
-    gates, candidate = _split(tape, given, split)
-    if after:
-        kept = _product(graph, f"{name}.R", r, recurrent, largest).of(tape, h)
-        kept_gates, kept_candidate = _split(tape, kept, split)
+    hidden, (bias, recurrent) = cell.hidden_size, cell.bias
+    gates = 2 * hidden  # the rows of z and r
+    split = add_initializer(cell.graph, f"{cell.name}.split", np.array([gates, hidden]))
+    halves = add_initializer(cell.graph, f"{cell.name}.halves", np.array([hidden, hidden]))
+    h, x, tape = *_ends(cell), Tape()
+    given = _split(tape, cell.whole(tape, "W", x, cell.w, bias), split)
+    if cell.reset_after:
+        kept = _split(tape, cell.whole(tape, "R", h, cell.r, recurrent), split)
+        kept_gates = kept[0]
     else:
-        kept_gates = _product(graph, f"{name}.Rzr", r[:two], recurrent[:two], largest).of(tape, h)
-    zr = tape.op("Sigmoid", [tape.op("Add", [gates, kept_gates])])
-    z, reset = _split(tape, zr, halves)
-    if after:
-        kept_candidate = tape.op("Mul", [reset, kept_candidate])
+        kept_gates = cell.whole(tape, "Rzr", h, cell.r[:gates], recurrent[:gates])
+    z, r = _split(tape, tape.op("Sigmoid", [tape.op("Add", [given[0], kept_gates])]), halves)
+    if cell.reset_after:
+        kept_candidate = tape.op("Mul", [r, kept[1]])
     else:
-        last = _product(graph, f"{name}.Rn", r[two:], recurrent[two:], largest)
-        kept_candidate = last.of(tape, tape.op("Mul", [reset, h]))
-    n = tape.op("Tanh", [tape.op("Add", [candidate, kept_candidate])])
+        reset = tape.op("Mul", [r, h])
+        kept_candidate = cell.whole(tape, "Rn", reset, cell.r[gates:], recurrent[gates:])
+    n = tape.op("Tanh", [tape.op("Add", [given[1], kept_candidate])])
     following = tape.op("Add", [n, tape.op("Mul", [z, tape.op("Sub", [h, n])])])
-    return _body(tape, name, (h, x), following)
+    return _body(cell, tape, (h, x), following)
 
 
-def _rnn_body(
-    graph: ir.Graph,
-    node: ir.Node,
-    place: int,
-    name: str,
-    weights: tuple[Array, Array, Array],
-    largest: int,
-) -> ir.Graph:
-    w, r, bias = weights
-    hidden = _hidden_size(node)
-    h, x, tape = *_ends(name, hidden, w.shape[1]), Tape()
-    given = _product(graph, f"{name}.W", w, bias[:hidden], largest).of(tape, x)
-    kept = _product(graph, f"{name}.R", r, bias[hidden:], largest).of(tape, h)
-    (activation,) = _activations(node)[place]
-    following = tape.op(activation, [tape.op("Add", [given, kept])])
-    return _body(tape, name, (h, x), following)
+def _rnn_body(cell: _Cell) -> ir.Graph:
+    """Both products have one scale for each row, so that it is applied once."""
+    h, x, tape = *_ends(cell), Tape()
+    (w, r), scale = cell.codes(cell.w, cell.r)
+    given = cell.product(tape, "W", x, w, scale, cell.bias.sum(0))
+    kept = cell.product(tape, "R", h, r, scale, np.zeros(len(r)))
+    total = cell.scaled(tape, "WR", tape.op("Add", [given, kept]), scale)
+    return _body(cell, tape, (h, x), tape.op(cell.activation, [total]))
 
 
 _BODIES = {"GRU": _gru_body, "RNN": _rnn_body}
 
 
-def _ends(name: str, hidden: int, features: int) -> tuple[ir.Value, ir.Value]:
+def _ends(cell: _Cell) -> tuple[ir.Value, ir.Value]:
     """The state before a frame, and the frame."""
     return (
-        ir.val(f"{name}.h", ir.DataType.FLOAT, ["batch", hidden]),
-        ir.val(f"{name}.x", ir.DataType.FLOAT, ["batch", features]),
+        ir.val(f"{cell.name}.h", ir.DataType.FLOAT, ["batch", cell.hidden_size]),
+        ir.val(f"{cell.name}.x", ir.DataType.FLOAT, ["batch", cell.w.shape[1]]),
     )
 
 
-def _body(tape: Tape, name: str, inputs: Sequence[ir.Value], following: ir.Value) -> ir.Graph:
+def _body(cell: _Cell, tape: Tape, inputs: Sequence[ir.Value], following: ir.Value) -> ir.Graph:
     following.dtype, following.shape = ir.DataType.FLOAT, inputs[0].shape
     given = tape.op("Identity", [following])
     given.dtype, given.shape = ir.DataType.FLOAT, inputs[0].shape
-    _name(tape.nodes, f"{name}.step")
-    return ir.Graph(inputs, [following, given], nodes=tape.nodes, name=name)
+    _name(tape.nodes, f"{cell.name}.step")
+    return ir.Graph(inputs, [following, given], nodes=tape.nodes, name=cell.name)
 
 
 def _name(nodes: Iterable[ir.Node], name: str) -> None:
