@@ -16,6 +16,14 @@ from rnnx.cli.common import as_json, talk
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random inputs."
 )
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    metavar="KIND:FILE",
+    help="Also write a report: text, json, junit, markdown, github or html. Repeat for more. FILE -"
+    " is stdout, in place of the table.",
+)
 @as_json
 def command(
     artifact: str,
@@ -24,6 +32,7 @@ def command(
     rtol: float,
     atol: float,
     seed: int,
+    reports: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Prove that ARTIFACT equals the PyTorch model SPEC.
@@ -34,9 +43,11 @@ def command(
     import torch
 
     from rnnx.parity import check
+    from rnnx.parity.reports import destination, write
     from rnnx.spec import load_model
     from rnnx_runtime.errors import SpecError
 
+    destinations = [destination(text) for text in reports]
     loaded = load_model(spec, weights)
     if not isinstance(loaded.model, torch.nn.Module):
         raise SpecError(
@@ -44,5 +55,8 @@ def command(
         )
     talk(f"checking {artifact} against {spec}")
     report = check(artifact, loaded.model, loaded.args, rtol=rtol, atol=atol, seed=seed)
-    click.echo(report.to_json() if as_json else report.to_text())
+    write(report, [found for found in destinations if not found.is_stdout])
+    printed = ["json"] * as_json + [found.kind for found in destinations if found.is_stdout]
+    for kind in printed or ["text"]:
+        click.echo(report.render(kind))
     return 0 if report.passed else 1

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-import onnxruntime as ort
 import torch
 
+from rnnx.hashing import sha256_of_file
 from rnnx.parity.gate import gate_for
 from rnnx.parity.probes import PROBES
 from rnnx.parity.reference import TorchReference
 from rnnx.parity.report import Finding, Report
+from rnnx.parity.surroundings import machine, versions
 from rnnx.parity.trial import Trial
 from rnnx_exporters.compare import ATOL, RTOL
 from rnnx_runtime import Model
-from rnnx_runtime.errors import InputError
+from rnnx_runtime.errors import ArtifactError, InputError
 
 
 def check(
@@ -65,7 +64,17 @@ def check(
     exact = TorchReference(model, artifact.contract, args, torch.float64)
     trial = Trial(artifact, reference, exact, gate, seed=seed, chunk=chunk, batch=batch)
     findings, skipped = run_probes(trial, probes)
-    return Report(os.fspath(path), tuple(findings), seed, _versions(), tuple(trial.notes), skipped)
+    return Report(
+        os.fspath(path),
+        tuple(findings),
+        seed,
+        versions(),
+        tuple(trial.notes),
+        skipped,
+        sha256_of_file(path),
+        machine(artifact.session),
+        tuple(trial.evidence.values()),
+    )
 
 
 def run_probes(
@@ -88,17 +97,14 @@ def run_probes(
         module = PROBES[name]
         reason = module.unfit(trial) if hasattr(module, "unfit") else None
         if reason is None:
-            findings += module.probe(trial)
+            findings += _findings(trial, name)
         else:
             skipped[name] = reason
     return findings, skipped
 
 
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "onnxruntime": ort.__version__,
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-    }
+def _findings(trial: Trial, name: str) -> Iterator[Finding]:
+    try:
+        yield from PROBES[name].probe(trial)
+    except ArtifactError as error:  # an artifact that does not run is not equal
+        yield trial.verdict(name, trial.contract.outputs[0].name, {}, str(error))

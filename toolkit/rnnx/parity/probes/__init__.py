@@ -8,9 +8,30 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from rnnx.parity.probes import chunked, sequence
+from rnnx.parity.probes import (
+    batch,
+    causality,
+    chunked,
+    determinism,
+    extremes,
+    horizon,
+    liveness,
+    loud,
+    ragged,
+    reset,
+    sequence,
+)
 
 PROBES: dict[str, ModuleType] = {
     "sequence": sequence,
     "chunked": chunked,
+    "ragged": ragged,
+    "batch": batch,
+    "reset": reset,
+    "liveness": liveness,
+    "horizon": horizon,
+    "determinism": determinism,
+    "loud": loud,
+    "extremes": extremes,
+    "causality": causality,
 }
