@@ -29,6 +29,9 @@ class TorchReference:
         args: example arguments, where the contract does not record how they are nested.
         dtype: in which it computes.
 
+    Attributes:
+        module: the copy that is run.
+
     Raises:
         InputError: nothing tells how to call the model.
     """
@@ -41,10 +44,10 @@ class TorchReference:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self._dtype = dtype
-        self._module = frozen_copy(model).to(dtype)
+        self.module = frozen_copy(model).to(dtype)
         self._contract = contract
         self._arguments = _arguments(contract, args)
-        self._states = _torch_states(self._module, contract)
+        self._states = _torch_states(self.module, contract)
         self._calls = _calls(self._states)
 
     def run(
@@ -67,7 +70,7 @@ class TorchReference:
         args = self._args(feeds)
         with torch.no_grad(), quiet(), self._stateful(states, after):
             try:
-                result = self._module(*args)
+                result = self.module(*args)
             except Exception as error:  # the user's model may raise anything
                 raise _another(f"the model cannot run as the artifact does: {error}") from error
         unmet = [state.module for state in self._states if state.name not in after]
@@ -81,7 +84,7 @@ class TorchReference:
 
     def comparable(self, states: Mapping[str, Array]) -> dict[str, Array]:
         """The artifact's states as torch has them: of an LSTM with a projection, `h` projected."""
-        modules = dict(self._module.named_modules())
+        modules = dict(self.module.named_modules())
         return {
             state.name: _projected(modules.get(state.module), state, states[state.name])
             for state in self._states
@@ -115,7 +118,7 @@ class TorchReference:
         """Give every recurrent module its states at each call, and note those it ends with."""
         with ExitStack() as stack:
             for path, calls in self._calls.items():
-                module = _module_at(self._module, path)
+                module = _module_at(self.module, path)
                 behind = module.register_forward_hook(_noting(iter(calls), after))
                 stack.callback(behind.remove)
                 if states is not None:

@@ -1,0 +1,231 @@
+"""`locate`: the first block of an artifact that leaves its torch model, and the first frame.
+
+The graph is run twice: as it is, and cut at every wire of which torch tells the value, so that each
+block is given what torch gives it and shows its own error only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from rnnx.parity.gate import Gate
+from rnnx.parity.judge import Pair, judge
+from rnnx.parity.location import Block, Location
+from rnnx.parity.reference import TorchReference
+from rnnx.parity.report import Finding
+from rnnx.parity.trial import Trial
+from rnnx.parity.watching import Place, watched
+from rnnx.parity.wires import Wire, cut, expose, find_wires
+from rnnx_exporters.artifact import load_graph
+from rnnx_exporters.proof import session_of
+from rnnx_runtime import chunks
+from rnnx_runtime.errors import ArtifactError, InputError
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+
+_STEPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A tensor of the torch model.
+
+    Attributes:
+        wanted: in float32.
+        exact: in float64, where the model can compute so.
+        time_axis: the axis that counts frames, or None.
+    """
+
+    wanted: Array
+    exact: Array | None
+    time_axis: int | None
+
+    def like(self, computed: Array) -> Known:
+        """As many of the first frames as a stream has computed."""
+        axis = self.time_axis
+        if axis is None or computed.ndim != self.wanted.ndim:
+            return self
+        frames = range(min(computed.shape[axis], self.wanted.shape[axis]))
+        exact = None if self.exact is None else self.exact.take(frames, axis)
+        return Known(self.wanted.take(frames, axis), exact, axis)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A wire, computed in both ways, and what torch has there.
+
+    Attributes:
+        wire: the wire.
+        whole, apart: computed in the whole run, and where all before it is as torch has it.
+        known: torch's, of as many frames.
+    """
+
+    wire: Wire
+    whole: Array
+    apart: Array
+    known: Known
+
+    def judge(self, gate: Gate, computed: Array) -> Finding | None:
+        """How far that is; None where torch itself is too far off to judge."""
+        known = self.known
+        pair = Pair(
+            computed.astype(known.wanted.dtype), known.wanted, known.exact, known.time_axis
+        )
+        return judge(gate, pair, "locate", self.wire.place.port, {})
+
+
+def locate(trial: Trial, reference: TorchReference, exact: TorchReference) -> Location:
+    """Hold every block of the artifact against the torch model, over one whole sequence.
+
+    Recurrent states begin at random values, where the artifact has any; caches as the contract
+    says.
+
+    Args:
+        trial: the artifact and what is near enough.
+        reference, exact: the torch model in float32 and in float64.
+
+    Raises:
+        InputError: every call of the artifact takes a chunk of one length.
+        ArtifactError: the graph does not run.
+    """
+    contract = trial.contract
+    _refuse_fixed(trial)
+    (batch,) = trial.batches(2)
+    frames = _frames(trial, _STEPS)
+    feeds = trial.inputs(trial.rng("locate"), batch=batch, frames=frames)
+    starts = _starts(trial, reference, batch)
+    states = {state.input_name: starts[state.name] for state in contract.states}
+    masks = {port.name: chunks.mask(port, 0, frames, None) for port in contract.masks}
+    known = _known(trial, reference, exact, feeds, starts)
+    held = _run(load_graph(trial.artifact.path), trial, {**feeds, **states, **masks}, known)
+    groups: dict[str, list[Held]] = {}
+    for one in held:
+        groups.setdefault(one.wire.block, []).append(one)
+    blocks = tuple(_block(trial.gate, group) for group in groups.values())
+    return Location(blocks, {"batch": batch, "frames": frames})
+
+
+def _refuse_fixed(trial: Trial) -> None:
+    if trial.contract.chunk is not None:
+        raise InputError(
+            f"{trial.artifact.path!r} takes chunks of {trial.contract.chunk} frames, which cannot"
+            " be looked into",
+            hint="Locate in the artifact of the same model without a fixed chunk.",
+        )
+
+
+def _frames(trial: Trial, steps: int) -> int:
+    contract = trial.contract
+    step = contract.chunk_multiple if contract.streaming else contract.first_chunk
+    return contract.first_chunk + steps * step
+
+
+def _starts(trial: Trial, reference: TorchReference, batch: int) -> dict[str, Array]:
+    """Random states where torch has them too, else those that the contract holds."""
+    random = trial.states(trial.rng("states"), batch=batch)
+    starts = {state.name: state.start(batch=batch) for state in trial.contract.states}
+    return starts | {name: random[name] for name in reference.comparable(random)}
+
+
+def _known(
+    trial: Trial, reference: TorchReference, exact: TorchReference, feeds: Arrays, starts: Arrays
+) -> dict[Place, Known]:
+    """What torch tells; where a stream holds frames back, of tensors with frames only."""
+    single = watched(reference, feeds, starts)
+    (batch,) = trial.batches(2)
+    longer = trial.inputs(trial.rng("longer"), batch=batch, frames=_frames(trial, _STEPS + 1))
+    shapes = {place: value.shape for place, value in watched(reference, longer, starts).items()}
+    try:
+        double = watched(exact, feeds, starts)
+    except InputError:  # a module may name float32 in its code
+        double = {}
+    known = {
+        place: Known(value, double.get(place), _axis(value.shape, shapes.get(place, ())))
+        for place, value in single.items()
+    }
+    held_back = trial.contract.lags
+    return {
+        place: one
+        for place, one in known.items()
+        if not held_back or one.time_axis is not None or place.is_start
+    }
+
+
+def _axis(shape: tuple[int, ...], longer: tuple[int, ...]) -> int | None:
+    """The axis that is longer where there are more frames."""
+    pairs = enumerate(zip(shape, longer, strict=False))
+    return next((axis for axis, (size, other) in pairs if size != other), None)
+
+
+def _run(
+    model: ir.Model, trial: Trial, inputs: Arrays, known: Mapping[Place, Known]
+) -> list[Held]:
+    """Compute the wires in both ways."""
+    wires = find_wires(model, trial.contract, known.keys())
+    expose(model, wires)
+    whole = _computed(model, wires, inputs)
+    like = {wire: known[wire.place].like(whole[wire]) for wire in wires}
+    # A module's wire whose shape is another is none of torch's tensors; a layer's must be.
+    wires = [w for w in wires if w.is_certain or whole[w].shape == like[w].wanted.shape]
+    names = cut(model, wires)
+    given = {n: _given(like[w], whole[w].dtype) for n, w in zip(names, wires, strict=True)}
+    apart = _computed(model, wires, {**inputs, **given})
+    return [Held(wire, whole[wire], apart[wire], like[wire]) for wire in wires]
+
+
+def _computed(model: ir.Model, wires: Sequence[Wire], inputs: Arrays) -> dict[Wire, Array]:
+    session = session_of(model)
+    taken = {port.name for port in session.get_inputs()}
+    names = [str(wire.value.name) for wire in wires]
+    try:
+        results = session.run(names, {name: x for name, x in inputs.items() if name in taken})
+    except Exception as error:  # onnxruntime raises many unrelated classes
+        raise ArtifactError(f"the artifact's graph does not run block by block: {error}") from error
+    return dict(zip(wires, results, strict=True))
+
+
+def _given(known: Known, dtype: npt.DTypeLike) -> Array:
+    return np.ascontiguousarray(known.wanted if known.exact is None else known.exact, dtype)
+
+
+def _block(gate: Gate, group: Sequence[Held]) -> Block:
+    """All wires of one block as one: it is as far off as the farthest."""
+    place = group[0].wire.place
+    local = [(one, found) for one in group if (found := one.judge(gate, one.apart))]
+    total = [found for one in group if (found := one.judge(gate, one.whole))]
+    failed = [(one, found) for one, found in local if not found.passed]
+    steps = [_first_step(gate, one) for one, _ in failed]
+    return Block(
+        block=group[0].wire.block,
+        module=place.module,
+        layer=place.layer,
+        local=max((found.max_abs for _, found in local), default=0.0),
+        accumulated=max((found.max_abs for found in total), default=0.0),
+        first_step=min((step for step in steps if step is not None), default=None),
+        passed=not failed,
+        reason=next((found.reason for _, found in failed if found.reason), None),
+    )
+
+
+def _first_step(gate: Gate, held: Held) -> int | None:
+    """The first frame out of tolerance; None where the tensor has no frames."""
+    if held.wire.place.is_start:
+        return 0
+    axis, known = held.known.time_axis, held.known
+    if axis is None or held.apart.shape != known.wanted.shape:
+        return None
+    for frame in range(known.wanted.shape[axis]):
+        exact = None if known.exact is None else known.exact.take([frame], axis)
+        one = Known(known.wanted.take([frame], axis), exact, None)
+        apart = held.apart.take([frame], axis)
+        found = Held(held.wire, apart, apart, one).judge(gate, apart)
+        if found is not None and not found.passed:
+            return frame
+    return None
