@@ -24,13 +24,14 @@ from rnnx.parity.watching import Place, watched
 from rnnx.parity.wires import Wire, cut, expose, find_wires
 from rnnx_exporters.artifact import load_graph
 from rnnx_exporters.proof import session_of
-from rnnx_runtime import chunks
+from rnnx_runtime import Contract, chunks
 from rnnx_runtime.errors import ArtifactError, InputError
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
-_STEPS = 16
+# Even, for networks that halve their frames.
+_STEPS, _MORE_STEPS = 16, 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,7 @@ class Held:
     def judge(self, gate: Gate, computed: Array) -> Finding | None:
         """How far that is; None where torch itself is too far off to judge."""
         known = self.known
-        pair = Pair(
-            computed.astype(known.wanted.dtype), known.wanted, known.exact, known.time_axis
-        )
+        pair = Pair(computed.astype(known.wanted.dtype), known.wanted, known.exact, known.time_axis)
         return judge(gate, pair, "locate", self.wire.place.port, {})
 
 
@@ -98,13 +97,13 @@ def locate(trial: Trial, reference: TorchReference, exact: TorchReference) -> Lo
     contract = trial.contract
     _refuse_fixed(trial)
     (batch,) = trial.batches(2)
-    frames = _frames(trial, _STEPS)
+    frames = _STEPS * contract.first_chunk
     feeds = trial.inputs(trial.rng("locate"), batch=batch, frames=frames)
     starts = _starts(trial, reference, batch)
-    states = {state.input_name: starts[state.name] for state in contract.states}
-    masks = {port.name: chunks.mask(port, 0, frames, None) for port in contract.masks}
     known = _known(trial, reference, exact, feeds, starts)
-    held = _run(load_graph(trial.artifact.path), trial, {**feeds, **states, **masks}, known)
+    inputs = _as_one_chunk(contract, feeds, frames) if contract.streaming else feeds
+    states = {state.input_name: starts[state.name] for state in contract.states}
+    held = _run(load_graph(trial.artifact.path), trial, {**inputs, **states}, known)
     groups: dict[str, list[Held]] = {}
     for one in held:
         groups.setdefault(one.wire.block, []).append(one)
@@ -121,16 +120,21 @@ def _refuse_fixed(trial: Trial) -> None:
         )
 
 
-def _frames(trial: Trial, steps: int) -> int:
-    contract = trial.contract
-    step = contract.chunk_multiple if contract.streaming else contract.first_chunk
-    return contract.first_chunk + steps * step
+def _as_one_chunk(contract: Contract, feeds: Arrays, frames: int) -> dict[str, Array]:
+    """As many frames as a stream runs of so many, and its masks."""
+    ready = chunks.fed_after(contract, frames)
+    masks = {port.name: chunks.mask(port, 0, ready, None) for port in contract.masks}
+    return chunks.cut(contract.inputs, feeds, 0, ready) | masks
 
 
 def _starts(trial: Trial, reference: TorchReference, batch: int) -> dict[str, Array]:
     """Random states where torch has them too, else those that the contract holds."""
-    random = trial.states(trial.rng("states"), batch=batch)
-    starts = {state.name: state.start(batch=batch) for state in trial.contract.states}
+    rng, states = trial.rng("states"), trial.contract.states
+    random = {
+        state.name: rng.standard_normal(state.shape(batch=batch)).astype(state.dtype)
+        for state in states
+    }
+    starts = {state.name: state.start(batch=batch) for state in states}
     return starts | {name: random[name] for name in reference.comparable(random)}
 
 
@@ -140,7 +144,8 @@ def _known(
     """What torch tells; where a stream holds frames back, of tensors with frames only."""
     single = watched(reference, feeds, starts)
     (batch,) = trial.batches(2)
-    longer = trial.inputs(trial.rng("longer"), batch=batch, frames=_frames(trial, _STEPS + 1))
+    frames = _MORE_STEPS * trial.contract.first_chunk
+    longer = trial.inputs(trial.rng("longer"), batch=batch, frames=frames)
     shapes = {place: value.shape for place, value in watched(reference, longer, starts).items()}
     try:
         double = watched(exact, feeds, starts)
@@ -164,9 +169,7 @@ def _axis(shape: tuple[int, ...], longer: tuple[int, ...]) -> int | None:
     return next((axis for axis, (size, other) in pairs if size != other), None)
 
 
-def _run(
-    model: ir.Model, trial: Trial, inputs: Arrays, known: Mapping[Place, Known]
-) -> list[Held]:
+def _run(model: ir.Model, trial: Trial, inputs: Arrays, known: Mapping[Place, Known]) -> list[Held]:
     """Compute the wires in both ways."""
     wires = find_wires(model, trial.contract, known.keys())
     expose(model, wires)

@@ -137,7 +137,9 @@ def _single(module: torch.nn.RNNBase, layer: int) -> torch.nn.RNNBase:
         options["nonlinearity"] = module.nonlinearity
     single: torch.nn.RNNBase = kind(width, module.hidden_size, **options)
     dtype = next(module.parameters()).dtype
-    names = [name for pair in module._all_weights[layer * directions :][:directions] for name in pair]
+    names = [
+        name for pair in module._all_weights[layer * directions :][:directions] for name in pair
+    ]
     weights = {name.replace(f"_l{layer}", "_l0"): getattr(module, name) for name in names}
     single.to(dtype).load_state_dict(weights)
     return single

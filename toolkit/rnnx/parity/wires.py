@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from rnnx.parity.watching import INPUTS, OUTPUTS, Place
 from rnnx_exporters.cells import OPERATORS
@@ -55,7 +56,9 @@ def find_wires(model: ir.Model, contract: Contract, places: Collection[Place]) -
 
 def expose(model: ir.Model, wires: Sequence[Wire]) -> None:
     """Make the wires outputs of the graph, in place."""
+    common.ShapeInferencePass()(model)
     for value in dict.fromkeys(wire.value for wire in wires):
+        value.type = value.type or ir.TensorType(ir.DataType.FLOAT)  # ONNX knows not all operators
         if not value.is_graph_output():
             model.graph.outputs.append(value)
 
@@ -68,7 +71,7 @@ def cut(model: ir.Model, wires: Sequence[Wire]) -> list[str]:
     names = [f"given{number:03d}" for number in range(len(wires))]
     pairs = list(zip(wires, names, strict=True))
     for wire, name in sorted(pairs, key=lambda pair: pair[0].uses is None):
-        given = ir.Value(name=name, type=wire.value.type or ir.TensorType(ir.DataType.FLOAT))
+        given = ir.Value(name=name, type=wire.value.type)
         model.graph.inputs.append(given)
         for node, position in wire.uses or tuple(wire.value.uses()):
             node.replace_input_with(position, given)
@@ -90,7 +93,7 @@ def _layer_wires(model: ir.Model) -> Iterator[Wire]:
                 place = Place(module, call, layer, port)
                 yield Wire(f"into {node.name}", place, value, ((node, position),))
         for position, port in OUTPUTS.items():
-            if position < len(node.outputs):
+            if position < len(node.outputs) and node.outputs[position].name:
                 place = Place(module, call, layer, port)
                 yield Wire(str(node.name), place, node.outputs[position])
 
