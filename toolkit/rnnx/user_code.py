@@ -45,7 +45,7 @@ class Named(NamedTuple):
         try:
             return self.value(*self.args, **self.kwargs)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
-            raise SpecError(f"{self.spec!r} raised {_told(error)}") from error
+            raise SpecError(f"{self.spec!r} raised {told(error)}") from error
 
 
 def find(spec: str, what: str) -> Named:
@@ -80,7 +80,7 @@ def load_function(spec: str) -> Callable[..., Any]:
     return function
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """An error of the user's code: its class, message and line."""
     frames = traceback.extract_tb(error.__traceback__)
     line = user_line([frame for frame in frames if frame.filename != __file__])
@@ -111,7 +111,7 @@ def _import(where: str, forms: str) -> ModuleType:
             raise SpecError(f"there is no module {where!r}", hint=forms) from error
         raise SpecError(f"{where!r} needs the module {error.name!r}, which is missing") from error
     except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise SpecError(f"importing {where!r} failed: {_told(error)}") from error
+        raise SpecError(f"importing {where!r} failed: {told(error)}") from error
 
 
 def _import_file(path: Path, forms: str) -> ModuleType:

@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
 # Even, for networks that halve their frames.
-_STEPS, _MORE_STEPS = 16, 18
+_STEPS, _OTHER_STEPS = 16, 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def locate(trial: Trial, reference: TorchReference, exact: TorchReference) -> Lo
     """Hold every block of the artifact against the torch model, over one whole sequence.
 
     Recurrent states begin at random values, where the artifact has any; caches as the contract
-    says.
+    says. The inputs are random, or the first of the user's recordings.
 
     Args:
         trial: the artifact and what is near enough.
@@ -96,11 +96,9 @@ def locate(trial: Trial, reference: TorchReference, exact: TorchReference) -> Lo
     """
     contract = trial.contract
     _refuse_fixed(trial)
-    (batch,) = trial.batches(2)
-    frames = _STEPS * contract.first_chunk
-    feeds = trial.inputs(trial.rng("locate"), batch=batch, frames=frames)
+    feeds, batch, frames = _sequence(trial)
     starts = _starts(trial, reference, batch)
-    known = _known(trial, reference, exact, feeds, starts)
+    known = _known(trial, reference, exact, feeds, starts, batch=batch)
     inputs = _as_one_chunk(contract, feeds, frames) if contract.streaming else feeds
     states = {state.input_name: starts[state.name] for state in contract.states}
     held = _run(load_graph(trial.artifact.path), trial, {**inputs, **states}, known)
@@ -118,6 +116,16 @@ def _refuse_fixed(trial: Trial) -> None:
             " be looked into",
             hint="Locate in the artifact of the same model without a fixed chunk.",
         )
+
+
+def _sequence(trial: Trial) -> tuple[Arrays, int, int]:
+    """The inputs, how many sequences they are, and of how many frames."""
+    if trial.recordings:
+        recording = trial.recordings[0]
+        return recording.inputs, recording.batch, recording.frames
+    (batch,) = trial.batches(2)
+    frames = _STEPS * trial.contract.first_chunk
+    return trial.inputs(trial.rng("locate"), batch=batch, frames=frames), batch, frames
 
 
 def _as_one_chunk(contract: Contract, feeds: Arrays, frames: int) -> dict[str, Array]:
@@ -139,14 +147,19 @@ def _starts(trial: Trial, reference: TorchReference, batch: int) -> dict[str, Ar
 
 
 def _known(
-    trial: Trial, reference: TorchReference, exact: TorchReference, feeds: Arrays, starts: Arrays
+    trial: Trial,
+    reference: TorchReference,
+    exact: TorchReference,
+    feeds: Arrays,
+    starts: Arrays,
+    *,
+    batch: int,
 ) -> dict[Place, Known]:
-    """What torch tells; where a stream holds frames back, of tensors with frames only."""
+    """What torch tells."""
     single = watched(reference, feeds, starts)
-    (batch,) = trial.batches(2)
-    frames = _MORE_STEPS * trial.contract.first_chunk
-    longer = trial.inputs(trial.rng("longer"), batch=batch, frames=frames)
-    shapes = {place: value.shape for place, value in watched(reference, longer, starts).items()}
+    frames = _OTHER_STEPS * trial.contract.first_chunk
+    others = trial.inputs(trial.rng("others"), batch=batch, frames=frames)
+    shapes = {place: value.shape for place, value in watched(reference, others, starts).items()}
     try:
         double = watched(exact, feeds, starts)
     except InputError:  # a module may name float32 in its code
@@ -155,17 +168,23 @@ def _known(
         place: Known(value, double.get(place), _axis(value.shape, shapes.get(place, ())))
         for place, value in single.items()
     }
-    held_back = trial.contract.lags
-    return {
-        place: one
-        for place, one in known.items()
-        if not held_back or one.time_axis is not None or place.is_start
-    }
+    return {place: one for place, one in known.items() if _is_alike(trial, place, one, starts)}
 
 
-def _axis(shape: tuple[int, ...], longer: tuple[int, ...]) -> int | None:
-    """The axis that is longer where there are more frames."""
-    pairs = enumerate(zip(shape, longer, strict=False))
+def _is_alike(trial: Trial, place: Place, known: Known, starts: Arrays) -> bool:
+    """Whether the artifact has that very tensor.
+
+    A stream that holds frames back has not come to the end; a projected LSTM has other states.
+    """
+    if trial.contract.lags and known.time_axis is None:
+        return place.is_start
+    start = starts.get(place.port)
+    return start is None or start.shape == known.wanted.shape
+
+
+def _axis(shape: tuple[int, ...], others: tuple[int, ...]) -> int | None:
+    """The axis whose size differs where there are other frames."""
+    pairs = enumerate(zip(shape, others, strict=False))
     return next((axis for axis, (size, other) in pairs if size != other), None)
 
 

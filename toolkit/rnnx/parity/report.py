@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rnnx.parity.location import Location
 from rnnx.table import render
 
 SCHEMA_VERSION = 1
@@ -73,6 +74,7 @@ class Report:
         versions: of what ran.
         notes: what a reader should know besides.
         skipped: the probes that did not fit, and why.
+        location: which block of the artifact's graph leaves the torch model, where that was asked.
     """
 
     artifact: str
@@ -81,6 +83,7 @@ class Report:
     versions: dict[str, str]
     notes: tuple[str, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
+    location: Location | None = None
 
     @property
     def passed(self) -> bool:
@@ -94,7 +97,7 @@ class Report:
 
     def to_json(self) -> str:
         """The report as JSON; infinite figures as null."""
-        record = {
+        record: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "artifact": self.artifact,
             "passed": self.passed,
@@ -105,6 +108,8 @@ class Report:
             "notes": list(self.notes),
             "skipped": dict(self.skipped),
         }
+        if self.location is not None:
+            record["location"] = self.location.to_record()
         return json.dumps(record, indent=2)
 
     def to_text(self) -> str:
@@ -112,6 +117,7 @@ class Report:
         header = ("output", "probe", "runs", "max |d|", "required atol", "verdict", "worst at")
         worst = self.worst
         lines = [render(header, [_row(group) for group in self._groups()]), ""]
+        lines += [] if self.location is None else [self.location.to_text(), ""]
         lines += [f"note: {note}" for note in self.notes]
         verdict = "equal" if self.passed else "NOT EQUAL"
         lines.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from rnnx.parity.gate import Gate
 from rnnx.parity.judge import Pair, judge
+from rnnx.parity.metric import Metric
+from rnnx.parity.recordings import Recording
 from rnnx.parity.report import Finding
 from rnnx_runtime import Contract, Model
 from rnnx_runtime.errors import ArtifactError, InputError
@@ -58,6 +60,8 @@ class Trial:
         seed: of everything random.
         chunk: frames of a call as deployed.
         batch: sequences of a call as deployed.
+        recordings: the user's own sequences.
+        metric: the user's own.
 
     Attributes:
         notes: what a reader of the report should know.
@@ -73,10 +77,13 @@ class Trial:
         seed: int = 0,
         chunk: int | None = None,
         batch: int = 1,
+        recordings: Sequence[Recording] = (),
+        metric: Metric | None = None,
     ) -> None:
         self.artifact, self.reference, self.gate, self.seed = artifact, reference, gate, seed
         self.chunk = chunk or artifact.contract.chunk or artifact.contract.chunk_multiple
         self.batch = batch
+        self.recordings, self.metric = recordings, metric
         self.notes: list[str] = []
         self._exact = exact
 

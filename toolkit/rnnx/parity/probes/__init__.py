@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from rnnx.parity.probes import chunked, sequence
+from rnnx.parity.probes import chunked, metric, recorded, sequence
 
 PROBES: dict[str, ModuleType] = {
     "sequence": sequence,
     "chunked": chunked,
+    "recorded": recorded,
+    "metric": metric,
 }
