@@ -476,7 +476,8 @@ def feed_whole(
     parts, start = [], 0
     while start < frames:
         stop = start + next(sizes)
-        parts.append(named(contract, stream.feed(chunks.cut(contract.inputs, feeds, start, stop))))
+        chunk = unwrap(chunks.cut(contract.inputs, feeds, start, stop))  # as users give it
+        parts.append(named(contract, stream.feed(chunk)))
         start = stop
     parts.append(named(contract, stream.flush()))
     return chunks.in_a_row(contract.outputs, parts)

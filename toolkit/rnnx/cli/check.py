@@ -68,6 +68,14 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random inputs."
 )
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    metavar="KIND:FILE",
+    help="Also write a report: text, json, junit, markdown, github or html. Repeat for more. FILE -"
+    " is stdout, in place of the table.",
+)
 @as_json
 def command(
     artifact: str,
@@ -79,6 +87,7 @@ def command(
     metric_drop: str | None,
     atol: tuple[str, ...],
     probes: tuple[str, ...],
+    reports: tuple[str, ...],
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -96,7 +105,9 @@ def command(
         rnnx check m.onnx --against net.py:build --locate
     """
     from rnnx.parity import check
+    from rnnx.parity.reports import destination, write
 
+    destinations = [destination(text) for text in reports]
     tolerance = _tolerance(atol)
     figure = _metric(metric, metric_floor, metric_drop)
     model, args = _reference(against, weights)
@@ -111,7 +122,10 @@ def command(
         probes=probes or None,
         **options,
     )
-    click.echo(report.to_json() if as_json else report.to_text())
+    write(report, [found for found in destinations if not found.is_stdout])
+    printed = ["json"] * as_json + [found.kind for found in destinations if found.is_stdout]
+    for kind in printed or ["text"]:
+        click.echo(report.render(kind))
     return 0 if report.passed else 1
 
 

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import onnxruntime as ort
 
 from rnnx.parity.folder import check_folder
 from rnnx.parity.gate import gate_for
@@ -20,11 +15,12 @@ from rnnx.parity.onnx_reference import OnnxReference
 from rnnx.parity.probes import PROBES
 from rnnx.parity.recordings import Recording, read_recordings
 from rnnx.parity.report import Finding, Report
+from rnnx.parity.surroundings import machine, sha256_of_file, versions
 from rnnx.parity.trial import Reference, Trial
 from rnnx.runs import Runs
 from rnnx_exporters.compare import ATOL, RTOL
 from rnnx_runtime import Contract, Model
-from rnnx_runtime.errors import InputError
+from rnnx_runtime.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
     import torch
@@ -89,8 +85,9 @@ def check(
             or not isinstance(model, str | os.PathLike)
         ):
             raise InputError(
-                "an encoder-decoder is held against another folder, on random inputs",
-                hint="Give the folder of the one it was made from, without your own inputs.",
+                f"{os.fspath(path)!r} is a folder: an encoder-decoder is held against another"
+                " folder, on random inputs",
+                hint="Give the folder of the one it was made from, without inputs of your own.",
             )
         tolerance = partial(check, rtol=rtol, atol=atol, snr_db=snr_db, agreement=agreement)
         return check_folder(partial(tolerance, probes=probes, seed=seed), path, model)
@@ -113,9 +110,12 @@ def check(
         os.fspath(path),
         tuple(findings),
         seed,
-        _versions(has_torch=exact is not None),
+        versions(),
         tuple(trial.notes),
         skipped,
+        sha256_of_file(path),
+        machine(artifact.session),
+        tuple(trial.evidence.values()),
         _location(trial, reference, exact) if locate else None,
     )
 
@@ -173,7 +173,8 @@ def run_probes(
     Raises:
         InputError: there is no probe of that name.
     """
-    chosen = list(PROBES if names is None else names)
+    own = {"recorded": bool(trial.recordings), "metric": trial.metric is not None}
+    chosen = [name for name in PROBES if own.get(name, True)] if names is None else list(names)
     unknown = [name for name in chosen if name not in PROBES]
     if unknown:
         raise InputError(
@@ -185,17 +186,14 @@ def run_probes(
         module = PROBES[name]
         reason = module.unfit(trial) if hasattr(module, "unfit") else None
         if reason is None:
-            findings += module.probe(trial)
+            findings += _findings(trial, name)
         else:
             skipped[name] = reason
     return findings, skipped
 
 
-def _versions(*, has_torch: bool) -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        **({"torch": version("torch")} if has_torch else {}),
-        "onnxruntime": ort.__version__,
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-    }
+def _findings(trial: Trial, name: str) -> Iterator[Finding]:
+    try:
+        yield from PROBES[name].probe(trial)
+    except ArtifactError as error:  # an artifact that does not run is not equal
+        yield trial.verdict(name, trial.contract.outputs[0].name, {}, str(error))

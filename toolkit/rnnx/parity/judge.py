@@ -29,30 +29,33 @@ class Pair:
     Attributes:
         actual: the artifact's.
         wanted: the reference's, of one dtype with it.
-        exact: the reference's in float64, where it is known.
+        exact: the reference's in float64, where it is held against that.
+        floors: how far the reference's float32 is from its float64 up to each frame (`floors_of`),
+            where that is known.
         time_axis: the axis that counts frames, or None.
     """
 
     actual: Array
     wanted: Array
     exact: Array | None
+    floors: Array | None
     time_axis: int | None
 
 
 def judge(gate: Gate, pair: Pair, probe: str, output: str, run: dict[str, int]) -> Finding | None:
     """What there is to tell of a pair; None where the reference itself is too far off to judge.
 
-    Judged are the frames before torch's float32 leaves its float64.
+    Judged are the frames before torch's float32 leaves its float64; where these are not all, the
+    finding's run tells how many.
     """
-    floors = _floors(pair)
-    if floors is not None:
-        judged = floors <= _LARGEST_FLOOR * max(1.0, _rms(pair.exact))
-        frames = len(judged) if judged.all() else int(judged.argmin())
-        if not frames:
-            return None
-        pair, floors = _first(pair, frames), floors[:frames]
+    frames = _judged_frames(pair)
+    if frames == 0:
+        return None
+    if frames is not None:
+        pair, run = _first(pair, frames), run | {"judged": frames}
+    floors = pair.floors
     atol, wanted = gate.atol_of(output), pair.wanted if pair.exact is None else pair.exact
-    slack = 0.0 if floors is None else _FLOORS * _along(floors, pair.time_axis, wanted.ndim)
+    slack = _slack(pair, wanted.ndim)
     found = compare(
         pair.actual, pair.wanted, rtol=gate.rtol, atol=atol, exact=pair.exact, slack=slack
     )
@@ -75,34 +78,50 @@ def judge(gate: Gate, pair: Pair, probe: str, output: str, run: dict[str, int]) 
         floor_ratio=None if floors is None else _ratio(pair.actual, wanted, float(floors[-1])),
         snr_db=snr_db,
         agreement=agreement,
+        min_snr_db=gate.snr_db,
+        min_agreement=gate.agreement,
     )
 
 
-def _floors(pair: Pair) -> Array | None:
-    """How far float32 has been from float64 up to each frame; `[1]` without frames."""
-    if pair.exact is None or not pair.exact.size or pair.actual.shape != pair.exact.shape:
+def allowed(gate: Gate, pair: Pair, output: str) -> Array:
+    """How far each element may be; under a gate of quality, were the error the same everywhere."""
+    wanted = pair.wanted if pair.exact is None else pair.exact
+    if gate.snr_db is not None:
+        return np.full(wanted.shape, _rms(wanted) * 10 ** (-gate.snr_db / 20))
+    limits: Array = gate.atol_of(output) + gate.rtol * np.abs(wanted) + _slack(pair, wanted.ndim)
+    return limits
+
+
+def floors_of(wanted: Array, exact: Array | None, time_axis: int | None) -> Array | None:
+    """How far float32 has been from float64 up to each frame, `[frames]`; `[1]` without frames."""
+    if exact is None or not exact.size or wanted.shape != exact.shape:
         return None
-    distance = np.abs(pair.wanted.astype(np.float64) - pair.exact)
+    distance = np.abs(wanted.astype(np.float64) - exact)
     distance = np.where(np.isfinite(distance), distance, 0.0)  # NaN and infinity are compared
-    if pair.time_axis is None:
+    if time_axis is None:
         return np.array([distance.max()])
-    others = tuple(axis for axis in range(distance.ndim) if axis != pair.time_axis)
+    others = tuple(axis for axis in range(distance.ndim) if axis != time_axis)
     floors: Array = np.maximum.accumulate(distance.max(others))
     return floors
+
+
+def _judged_frames(pair: Pair) -> int | None:
+    """How many frames can be judged; None where all can."""
+    if pair.floors is None or pair.actual.shape != pair.wanted.shape:
+        return None
+    scale = _rms(pair.wanted if pair.exact is None else pair.exact)
+    judged = pair.floors <= _LARGEST_FLOOR * max(1.0, scale)
+    return None if judged.all() else int(judged.argmin())
 
 
 def _first(pair: Pair, frames: int) -> Pair:
     """The first frames."""
     axis = pair.time_axis
-    if axis is None or pair.exact is None:
+    if axis is None or pair.floors is None:
         return pair
-    chosen = range(frames)
-    return Pair(
-        pair.actual.take(chosen, axis),
-        pair.wanted.take(chosen, axis),
-        pair.exact.take(chosen, axis),
-        axis,
-    )
+    cut = (slice(None),) * axis + (slice(frames),)
+    exact = None if pair.exact is None else pair.exact[cut]
+    return Pair(pair.actual[cut], pair.wanted[cut], exact, pair.floors[:frames], axis)
 
 
 def quality(actual: Array, reference: Array) -> tuple[float | None, float | None]:
@@ -131,11 +150,14 @@ def _good(reason: str | None, snr: float | None, agreement: float | None, gate: 
     return loud_enough and alike
 
 
-def _along(running: Array, axis: int | None, ndim: int) -> Array:
+def _slack(pair: Pair, ndim: int) -> Array | float:
+    """What is allowed besides the tolerance, of a shape that broadcasts."""
+    if pair.floors is None:
+        return 0.0
     shape = [1] * ndim
-    if axis is not None:
-        shape[axis] = len(running)
-    return running.reshape(shape)
+    if pair.time_axis is not None:
+        shape[pair.time_axis] = len(pair.floors)
+    return _FLOORS * pair.floors.reshape(shape)
 
 
 def _ratio(actual: Array, exact: Array, floor: float) -> float | None:
@@ -146,6 +168,6 @@ def _ratio(actual: Array, exact: Array, floor: float) -> float | None:
     return float(distance.max()) / max(floor, least)
 
 
-def _rms(array: Array | None) -> float:
-    finite = np.zeros(0) if array is None else array[np.isfinite(array)]
+def _rms(array: Array) -> float:
+    finite = array[np.isfinite(array)].astype(np.float64)
     return float(np.sqrt(np.square(finite).mean())) if finite.size else 0.0

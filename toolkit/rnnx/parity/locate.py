@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from rnnx.parity.gate import Gate
-from rnnx.parity.judge import Pair, judge
+from rnnx.parity.judge import Pair, floors_of, judge
 from rnnx.parity.location import Block, Location
 from rnnx.parity.reference import TorchReference
 from rnnx.parity.report import Finding
@@ -75,8 +75,9 @@ class Held:
 
     def judge(self, gate: Gate, computed: Array) -> Finding | None:
         """How far that is; None where torch itself is too far off to judge."""
-        known = self.known
-        pair = Pair(computed.astype(known.wanted.dtype), known.wanted, known.exact, known.time_axis)
+        wanted, exact, axis = self.known.wanted, self.known.exact, self.known.time_axis
+        floors = floors_of(wanted, exact, axis)
+        pair = Pair(computed.astype(wanted.dtype), wanted, exact, floors, axis)
         return judge(gate, pair, "locate", self.wire.place.port, {})
 
 

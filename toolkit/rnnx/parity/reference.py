@@ -95,6 +95,11 @@ class TorchReference:
         """Whether the model has all states of the artifact, so that both can begin with any."""
         return len(self._states) == len(self._contract.states) and not self._contract.lags
 
+    @property
+    def weights(self) -> int:
+        """How many numbers the model multiplies with."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
     def _args(self, feeds: Mapping[str, Array]) -> tuple[Any, ...]:
         batch = _batch(self._contract, feeds)
 

@@ -1,16 +1,16 @@
-"""What a check found, as data, JSON and text."""
+"""What a check found: the one model from which every format of a report is made."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rnnx.parity.location import Location
-from rnnx.table import render
+from rnnx.parity import reports
+
+if TYPE_CHECKING:
+    from rnnx.parity.evidence import Evidence
+    from rnnx.parity.location import Location
 
 SCHEMA_VERSION = 1
 
@@ -34,6 +34,8 @@ class Finding:
         floor_ratio: how many times as far from float64 the artifact is.
         snr_db: the ratio of the reference to the difference, in dB.
         agreement: how often the largest value along the last axis is the same one.
+        min_snr_db, min_agreement: what it was held to instead of the tolerance, where that is so.
+        inputs_sha256: of the run's inputs and first states, where it is known.
     """
 
     probe: str
@@ -51,16 +53,46 @@ class Finding:
     floor_ratio: float | None = None
     snr_db: float | None = None
     agreement: float | None = None
+    min_snr_db: float | None = None
+    min_agreement: float | None = None
+    inputs_sha256: str | None = None
 
     @property
     def where(self) -> str:
         """The place of the worst element, for a person."""
-        if self.reason:
-            return self.reason
-        if self.index is None:
-            return "equal"
         step = "" if self.time_step is None else f"time step {self.time_step}, "
-        return f"{step}index {list(self.index)}"
+        place = "" if self.index is None else f"{step}index {list(self.index)}"
+        return ": ".join(part for part in (place, self.reason) if part) or "equal"
+
+    @property
+    def run_text(self) -> str:
+        """The run, for a person: `batch 2, frames 31, chunk 7`."""
+        return ", ".join(f"{name} {size}" for name, size in self.run.items())
+
+    @property
+    def severity(self) -> tuple[bool, float, float]:
+        """How bad it is, to sort by: a failure first, then what is farthest off."""
+        far = self.required_atol
+        if self.min_snr_db is not None and self.snr_db is not None:
+            far = 10 ** (-self.snr_db / 20)
+        return not self.passed, far, self.max_abs
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What one probe found of one output, in all its runs."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def worst(self) -> Finding:
+        """The finding that is farthest off."""
+        return max(self.findings, key=lambda finding: finding.severity)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all passed."""
+        return all(finding.passed for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +106,9 @@ class Report:
         versions: of what ran.
         notes: what a reader should know besides.
         skipped: the probes that did not fit, and why.
+        artifact_sha256: of the file.
+        machine: what it ran on: the CPU, and with how many threads.
+        evidence: the worst comparison of each output, to be drawn; not in the JSON.
         location: which block of the artifact's graph leaves the torch model, where that was asked.
     """
 
@@ -83,6 +118,9 @@ class Report:
     versions: dict[str, str]
     notes: tuple[str, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
+    artifact_sha256: str = ""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    evidence: tuple[Evidence, ...] = field(default=(), compare=False, repr=False)
     location: Location | None = None
 
     @property
@@ -91,65 +129,47 @@ class Report:
         return bool(self.findings) and all(finding.passed for finding in self.findings)
 
     @property
-    def worst(self) -> Finding:
-        """The finding that needs the largest tolerance."""
-        return max(self.findings, key=lambda found: (found.required_atol, found.max_abs))
+    def worst(self) -> Finding | None:
+        """The finding that is farthest off, a failure first; None where nothing was compared."""
+        return max(self.findings, key=lambda finding: finding.severity, default=None)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The findings of each probe and output, in the order in which they were made."""
+        groups: dict[tuple[str, str], list[Finding]] = {}
+        for finding in self.findings:
+            groups.setdefault((finding.probe, finding.output), []).append(finding)
+        return tuple(Group(tuple(findings)) for findings in groups.values())
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in a sentence."""
+        worst = self.worst
+        if worst is None:
+            return "NOT EQUAL: nothing was compared"
+        held_to = f"rtol {worst.rtol:g}, atol {worst.atol:g}"
+        needed = f"required atol {worst.required_atol:.1e}"
+        if worst.min_snr_db is not None:
+            held_to = f"{worst.min_snr_db:g} dB"
+            needed = "SNR unknown" if worst.snr_db is None else f"SNR {worst.snr_db:.1f} dB"
+        return (
+            f"{'equal' if self.passed else 'NOT EQUAL'}: {len(self.findings)} comparisons"
+            f" at {held_to}; {needed} ({worst.output}, {worst.where})"
+        )
+
+    def render(self, kind: str) -> str:
+        """The report as `text`, `json`, `junit`, `markdown`, `github` or `html`.
+
+        Raises:
+            InputError: there is no such kind.
+            MissingExtraError: HTML is asked for, and matplotlib is not installed.
+        """
+        return reports.render(self, kind)
 
     def to_json(self) -> str:
         """The report as JSON; infinite figures as null."""
-        record: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
-            "artifact": self.artifact,
-            "passed": self.passed,
-            "worst": _record(self.worst),
-            "findings": [_record(finding) for finding in self.findings],
-            "seed": self.seed,
-            "versions": self.versions,
-            "notes": list(self.notes),
-            "skipped": dict(self.skipped),
-        }
-        if self.location is not None:
-            record["location"] = self.location.to_record()
-        return json.dumps(record, indent=2)
+        return self.render("json")
 
     def to_text(self) -> str:
         """A table with the worst run of each probe and output, and the verdict."""
-        header = ("output", "probe", "runs", "max |d|", "required atol", "verdict", "worst at")
-        worst = self.worst
-        lines = [render(header, [_row(group) for group in self._groups()]), ""]
-        lines += [] if self.location is None else [self.location.to_text(), ""]
-        lines += [f"note: {note}" for note in self.notes]
-        verdict = "equal" if self.passed else "NOT EQUAL"
-        lines.append(
-            f"{verdict}: {len(self.findings)} comparisons at rtol {worst.rtol:g},"
-            f" atol {worst.atol:g}; required atol {worst.required_atol:.1e}"
-            f" ({worst.output}, {worst.where})"
-        )
-        return "\n".join(lines)
-
-    def _groups(self) -> list[list[Finding]]:
-        groups: dict[tuple[str, str], list[Finding]] = {}
-        for finding in self.findings:
-            groups.setdefault((finding.output, finding.probe), []).append(finding)
-        return list(groups.values())
-
-
-def _record(finding: Finding) -> dict[str, Any]:
-    record = dataclasses.asdict(finding)
-    # JSON has no infinity.
-    infinite = {name for name, value in record.items() if value in (math.inf, -math.inf)}
-    return record | dict.fromkeys(infinite)
-
-
-def _row(group: Sequence[Finding]) -> tuple[str, ...]:
-    worst = max(group, key=lambda found: (found.required_atol, found.max_abs))
-    run = ", ".join(f"{name} {size}" for name, size in worst.run.items())
-    return (
-        worst.output,
-        worst.probe,
-        str(len(group)),
-        f"{worst.max_abs:.1e}",
-        f"{worst.required_atol:.1e}",
-        "ok" if all(found.passed for found in group) else "FAILED",
-        f"{worst.where} ({run})",
-    )
+        return self.render("text")

@@ -8,11 +8,34 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from rnnx.parity.probes import chunked, metric, recorded, sequence
+from rnnx.parity.probes import (
+    batch,
+    causality,
+    chunked,
+    determinism,
+    extremes,
+    horizon,
+    liveness,
+    loud,
+    metric,
+    ragged,
+    recorded,
+    reset,
+    sequence,
+)
 
 PROBES: dict[str, ModuleType] = {
     "sequence": sequence,
     "chunked": chunked,
+    "ragged": ragged,
+    "batch": batch,
+    "reset": reset,
+    "liveness": liveness,
+    "horizon": horizon,
+    "determinism": determinism,
+    "loud": loud,
+    "extremes": extremes,
+    "causality": causality,
     "recorded": recorded,
     "metric": metric,
 }

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from statistics import fmean
 
+from rnnx.parity.metric import Metric
 from rnnx.parity.recordings import Recording
 from rnnx.parity.report import Finding
 from rnnx.parity.trial import Arrays, Trial
-from rnnx_runtime.model import named
-from rnnx_runtime.stream import feed_whole
 
 
 def unfit(trial: Trial) -> str | None:
@@ -23,15 +22,7 @@ def probe(trial: Trial) -> Iterator[Finding]:
     """The mean over the recordings, of the artifact run as deployed, and of the reference."""
     metric = trial.metric
     assert metric is not None
-    pairs = [
-        (
-            metric.figure(_deployed(trial, recording), recording.inputs | recording.labels),
-            metric.figure(
-                trial.reference.run(recording.inputs)[0], recording.inputs | recording.labels
-            ),
-        )
-        for recording in trial.recordings
-    ]
+    pairs = [_figures(trial, metric, recording) for recording in trial.recordings]
     figure, reference = (fmean(figures) for figures in zip(*pairs, strict=True))
     passed = metric.passes(figure, reference)
     finding = trial.verdict("metric", metric.name, {"recordings": len(pairs)}, None)
@@ -44,9 +35,17 @@ def probe(trial: Trial) -> Iterator[Finding]:
     )
 
 
+def _figures(trial: Trial, metric: Metric, recording: Recording) -> tuple[float, float]:
+    """Of the artifact and of the reference."""
+    feeds, given = recording.inputs, recording.inputs | recording.labels
+    outputs, _ = trial.reference.run(feeds)
+    return metric.figure(_deployed(trial, recording), given), metric.figure(outputs, given)
+
+
 def _deployed(trial: Trial, recording: Recording) -> Arrays:
     """The artifact's outputs: in chunks where it streams."""
     if not trial.contract.streaming:
-        return named(trial.contract, trial.artifact.run(recording.inputs))
-    stream = trial.artifact.stream(batch=recording.batch)
-    return feed_whole(stream, recording.inputs, itertools.repeat(trial.chunk))
+        return trial.run(recording.inputs)
+    chunks = itertools.repeat(trial.chunk)
+    outputs = trial.stream(recording.inputs, chunks, batch=recording.batch)
+    return {port.name: outputs[port.name] for port in trial.contract.outputs}
