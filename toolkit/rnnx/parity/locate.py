@@ -57,6 +57,12 @@ class Known:
         exact = None if self.exact is None else self.exact.take(frames, axis)
         return Known(self.wanted.take(frames, axis), exact, axis)
 
+    def is_as_wide(self, computed: Array) -> bool:
+        """Whether all axes but that of time are alike."""
+        pairs = enumerate(zip(computed.shape, self.wanted.shape, strict=False))
+        same = all(one == other for axis, (one, other) in pairs if axis != self.time_axis)
+        return same and computed.ndim == self.wanted.ndim
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -195,8 +201,8 @@ def _run(model: ir.Model, trial: Trial, inputs: Arrays, known: Mapping[Place, Kn
     expose(model, wires)
     whole = _computed(model, wires, inputs)
     like = {wire: known[wire.place].like(whole[wire]) for wire in wires}
-    # A module's wire whose shape is another is none of torch's tensors; a layer's must be.
-    wires = [w for w in wires if w.is_certain or whole[w].shape == like[w].wanted.shape]
+    # A module's wire of another width is none of torch's tensors; a layer's must be.
+    wires = [wire for wire in wires if wire.is_certain or like[wire].is_as_wide(whole[wire])]
     names = cut(model, wires)
     given = {n: _given(like[w], whole[w].dtype) for n, w in zip(names, wires, strict=True)}
     apart = _computed(model, wires, {**inputs, **given})
@@ -227,7 +233,7 @@ def _block(gate: Gate, group: Sequence[Held]) -> Block:
     steps = [_first_step(gate, one) for one, _ in failed]
     return Block(
         block=group[0].wire.block,
-        module=place.module,
+        module=group[0].wire.module,
         layer=place.layer,
         local=max((found.max_abs for _, found in local), default=0.0),
         accumulated=max((found.max_abs for found in total), default=0.0),

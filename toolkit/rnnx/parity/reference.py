@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -18,6 +19,9 @@ from rnnx_runtime.contract import Contract, Dims, State
 from rnnx_runtime.errors import InputError
 
 Array = npt.NDArray[Any]
+
+# What the exporter names a node that a scan over cells became, which is no module's.
+_OF_NO_MODULE = re.compile(r"(rnn|gru|lstm)\.l\d+(\.call\d+)?")
 
 
 class TorchReference:
@@ -158,9 +162,15 @@ def _torch_states(model: torch.nn.Module, contract: Contract) -> list[State]:
     return [
         state
         for state in contract.states
-        if state.kind in ("h", "c")
-        and (state.module not in modules or isinstance(modules[state.module], torch.nn.RNNBase))
+        if state.kind in ("h", "c") and _is_torchs(state.module, modules)
     ]
+
+
+def _is_torchs(path: str, modules: Mapping[str, torch.nn.Module]) -> bool:
+    """Whether a state's module is one of torch's layers, or should be: then its absence is told."""
+    if path in modules or _OF_NO_MODULE.fullmatch(path):
+        return isinstance(modules.get(path, modules[""]), torch.nn.RNNBase)
+    return True
 
 
 def _calls(states: Sequence[State]) -> dict[str, list[list[State]]]:
@@ -210,7 +220,7 @@ def _noting(calls: Iterator[list[State]], after: dict[str, Array]) -> Callable[.
         finals = result[1] if isinstance(result[1], tuple) else (result[1],)
         for state in next(calls, []):
             value = finals["hc".index(state.kind)][state.layer].numpy()
-            after[state.name] = value.reshape(-1, value.shape[-1])
+            after[state.name] = value.reshape(-1, *state.shape(batch=1)[1:-1], value.shape[-1])
 
     return hook
 
@@ -222,7 +232,7 @@ def _stack(
     layers = sorted((s for s in own if s.kind == kind), key=lambda s: s.layer)
     if not layers:
         return None
-    stacked = torch.stack([states[s.name] for s in layers])
+    stacked = torch.stack([states[s.name].flatten(0, -2) for s in layers])
     return stacked[:, 0] if unbatched else stacked
 
 

@@ -23,12 +23,14 @@ class Wire:
 
     Attributes:
         block: the name of the block that it ends.
+        module: the torch module that the block is of, or "".
         place: where the torch model has the same tensor.
         value: what the graph computes.
         uses: nodes and positions among their inputs that read it; None for all.
     """
 
     block: str
+    module: str
     place: Place
     value: ir.Value
     uses: tuple[tuple[ir.Node, int], ...] | None = None
@@ -91,11 +93,11 @@ def _layer_wires(model: ir.Model) -> Iterator[Wire]:
             value = node.inputs[position] if position < len(node.inputs) else None
             if value is not None:
                 place = Place(module, call, layer, port)
-                yield Wire(f"into {node.name}", place, value, ((node, position),))
+                yield Wire(f"into {node.name}", module, place, value, ((node, position),))
         for position, port in OUTPUTS.items():
             if position < len(node.outputs) and node.outputs[position].name:
                 place = Place(module, call, layer, port)
-                yield Wire(str(node.name), place, node.outputs[position])
+                yield Wire(str(node.name), module, place, node.outputs[position])
 
 
 def _module_wires(model: ir.Model, contract: Contract, calls: Mapping[str, int]) -> Iterator[Wire]:
@@ -107,7 +109,7 @@ def _module_wires(model: ir.Model, contract: Contract, calls: Mapping[str, int])
             continue
         for call, value in enumerate(leaving):
             block = f"{path}.call{call + 1}" if call else path
-            yield Wire(block, Place(path, call, None, "output"), value)
+            yield Wire(block, path, Place(path, call, None, "output"), value)
 
 
 def _leaving(model: ir.Model, path: str) -> Iterator[ir.Value]:
@@ -127,11 +129,11 @@ def _is_within(node: ir.Node, path: str) -> bool:
 
 def _ends(model: ir.Model, contract: Contract) -> Iterator[Wire]:
     """The outputs and states of the artifact."""
-    names = {port.name: port.name for port in contract.outputs}
-    names |= {state.output_name: state.name for state in contract.states}
+    names = {port.name: (port.name, "") for port in contract.outputs}
+    names |= {state.output_name: (state.name, state.module) for state in contract.states}
     for value in model.graph.outputs:
-        name = names[str(value.name)]
-        yield Wire(name, Place("", 0, None, name), value)
+        name, module = names[str(value.name)]
+        yield Wire(name, module, Place("", 0, None, name), value)
 
 
 def _position(wire: Wire, order: dict[ir.Node, int]) -> float:
