@@ -147,6 +147,8 @@ def _along(running: Array, axis: int | None, ndim: int) -> Array:
 
 
 def _ratio(actual: Array, exact: Array, floor: float) -> float | None:
+    if actual.shape != exact.shape:
+        return None
     distance = np.abs(actual.astype(np.float64) - exact)
     if not np.isfinite(distance).all():
         return None

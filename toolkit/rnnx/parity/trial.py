@@ -13,7 +13,7 @@ from rnnx.parity.gate import Gate
 from rnnx.parity.judge import Pair, floors_of, judge
 from rnnx.parity.report import Finding
 from rnnx_runtime import Contract, Model, Stream
-from rnnx_runtime.errors import ArtifactError, InputError
+from rnnx_runtime.errors import ArtifactError, InputError, RnnxError
 from rnnx_runtime.model import named
 from rnnx_runtime.samples import random_inputs
 from rnnx_runtime.stream import feed_whole
@@ -155,7 +155,7 @@ class Trial:
         stream = stream or self.artifact.stream(batch=batch)
         try:
             outputs = feed_whole(stream, feeds, chunks)
-        except (InputError, ValueError) as error:  # outputs of shapes that fit neither each other
+        except (RnnxError, ValueError) as error:  # outputs whose shapes do not fit, say
             raise self._broken(error) from error
         # Where the end takes a run of its own, it goes over frames behind the sequence.
         return outputs | ({} if self.contract.lags else self.reference.comparable(stream.states()))
