@@ -109,7 +109,10 @@ MORE: dict[str, Callable[[], Network]] = {
     "sum": lambda: network(Sum, X),
     "words": lambda: (network(Words)[0], (torch.randint(5000, X[:2]),)),
 }
-AXES: dict[str, Any] = {"packs": ({0: "batch", 1: "time"}, {0: "batch"})}
+AXES: dict[str, Any] = {
+    "packs": ({0: "batch", 1: "time"}, {0: "batch"}),
+    "sum": ({0: "batch", 1: "time"},),
+}
 
 
 class Planted(NamedTuple):
@@ -228,6 +231,8 @@ FAULTS: dict[str, Planted] = {
     ),
     "the end is not told": Planted("look-ahead", True, faults.mask_ignored),
     "late output a frame later": Planted("look-ahead", True, faults.late("y")),
+    "delay of the contract off by one": Planted("look-ahead", True, faults.delay(1)),
+    "delay of the contract too long by one": Planted("look-ahead", True, faults.delay(3)),
     "no tail": Planted("look-ahead", True, ("flush", runner_faults.no_tail)),
     "look-ahead: reset keeps the states": Planted(
         "look-ahead", True, ("reset", runner_faults.first_state_kept)

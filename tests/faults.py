@@ -306,6 +306,13 @@ def caches_start_later(model: ModelProto) -> None:
     )
 
 
+def delay(frames: int) -> Fault:
+    """The contract tells another delay of the first output."""
+    return lambda model: edit_contract(
+        model, lambda record: record["outputs"][0].update(delay=frames)
+    )
+
+
 def caches_filled_by_ones(model: ModelProto) -> None:
     edit_contract(model, lambda record: [c.update(fill=1.0) for c in _caches(record)])
 

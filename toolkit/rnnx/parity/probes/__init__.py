@@ -12,6 +12,7 @@ from rnnx.parity.probes import (
     batch,
     causality,
     chunked,
+    delay,
     determinism,
     extremes,
     horizon,
@@ -34,4 +35,5 @@ PROBES: dict[str, ModuleType] = {
     "loud": loud,
     "extremes": extremes,
     "causality": causality,
+    "delay": delay,
 }
