@@ -12,6 +12,7 @@ from rnnx.parity.probes import (
     batch,
     causality,
     chunked,
+    delay,
     determinism,
     extremes,
     horizon,
@@ -36,6 +37,7 @@ PROBES: dict[str, ModuleType] = {
     "loud": loud,
     "extremes": extremes,
     "causality": causality,
+    "delay": delay,
     "recorded": recorded,
     "metric": metric,
 }
