@@ -28,7 +28,7 @@ def plant(src: Path, dst: Path, fault: Fault) -> None:
     onnx.save(model, dst)
 
 
-def edit_contract(model: ModelProto, edit: Callable[[dict[str, Any]], None]) -> None:
+def edit_contract(model: ModelProto, edit: Callable[[dict[str, Any]], object]) -> None:
     """Change the contract's record in the file's metadata."""
     (entry,) = (entry for entry in model.metadata_props if entry.key == METADATA_KEY)
     record = json.loads(entry.value)
@@ -211,6 +211,114 @@ def state_stands_still(state: str) -> Fault:
         )
 
     return fault
+
+
+def no_lengths(model: ModelProto) -> None:
+    """No recurrent node is told how long the sequences are."""
+    for node in model.graph.node:
+        if node.op_type in GATES:
+            node.input[4] = ""
+
+
+def early(output: str) -> Fault:
+    """The output, `[batch, time, features]`, tells the next frame instead of this one."""
+    pads = np.array([0, -1, 0, 0, 1, 0])
+    return after(output, ("Pad", [pads], {}))
+
+
+def moved_cache(state: str) -> Fault:
+    """A cache keeps as many frames as before, each the one before it."""
+
+    def fault(model: ModelProto) -> None:
+        (node,) = (n for n in model.graph.node if n.output[0] == f"{state}_out")
+        tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        first = numpy_helper.to_array(tensors[node.input[1]])
+        for position, value in ((1, first - 1), (2, np.array([-1]))):
+            name = f"planted{position}"
+            model.graph.initializer.append(numpy_helper.from_array(value, name))
+            node.input[position] = name
+
+    return fault
+
+
+def constant(name: str, change: Callable[[Array], Array]) -> Fault:
+    """Change an initializer by its name."""
+
+    def fault(model: ModelProto) -> None:
+        (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+        value = np.ascontiguousarray(change(numpy_helper.to_array(tensor)))
+        tensor.CopyFrom(numpy_helper.from_array(value, name))
+
+    return fault
+
+
+def operand(operator: str, change: Callable[[Array], Array]) -> Fault:
+    """Change the weight of the first node of an operator."""
+
+    def fault(model: ModelProto) -> None:
+        node = next(node for node in model.graph.node if node.op_type == operator)
+        constant(node.input[1], change)(model)
+
+    return fault
+
+
+def with_noise(model: ModelProto) -> None:
+    """`y` comes with a little noise, less than the tolerance, that is another in every call."""
+    source, noise = _moved_away(model, "y"), "planted_noise"
+    model.graph.node.extend(
+        [
+            helper.make_node("RandomUniformLike", [source], [noise], low=0.0, high=1e-6),
+            helper.make_node("Add", [source, noise], ["y"]),
+        ]
+    )
+
+
+def neighbours_in(output: str) -> Fault:
+    """A thousandth of the batch's mean is in every row of an output, `[batch, ...]`."""
+
+    def fault(model: ModelProto) -> None:
+        source = _moved_away(model, output)
+        axes = numpy_helper.from_array(np.array([0]), "planted_axes")
+        share = numpy_helper.from_array(np.array(1e-3, np.float32), "planted_share")
+        model.graph.initializer.extend([axes, share])
+        model.graph.node.extend(
+            [
+                helper.make_node("ReduceMean", [source, axes.name], ["planted_mean"]),
+                helper.make_node("Mul", ["planted_mean", share.name], ["planted_leak"]),
+                helper.make_node("Add", [source, "planted_leak"], [output]),
+            ]
+        )
+
+    return fault
+
+
+def mask_ignored(model: ModelProto) -> None:
+    """What the first layer makes of the zeros behind the end is taken for frames."""
+    (where,) = (node for node in model.graph.node if node.op_type == "Where")
+    where.input[2] = where.input[1]
+
+
+def caches_start_later(model: ModelProto) -> None:
+    """Every cache begins with one frame more."""
+    edit_contract(
+        model,
+        lambda record: [c.update(start_frames=c["start_frames"] + 1) for c in _caches(record)],
+    )
+
+
+def delay(frames: int) -> Fault:
+    """The contract tells another delay of the first output."""
+    return lambda model: edit_contract(
+        model, lambda record: record["outputs"][0].update(delay=frames)
+    )
+
+
+def caches_filled_by_ones(model: ModelProto) -> None:
+    edit_contract(model, lambda record: [c.update(fill=1.0) for c in _caches(record)])
+
+
+def _caches(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [state for state in record["states"] if state["kind"] == "cache"]
 
 
 def table_row(row: int) -> Fault:

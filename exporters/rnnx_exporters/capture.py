@@ -6,14 +6,12 @@ import copy
 import io
 import logging
 import re
-import sysconfig
 import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -27,12 +25,11 @@ from rnnx_exporters.layout import TIME, Layout, Sizes, by_name
 from rnnx_exporters.native import translations
 from rnnx_exporters.projection import invert_projections
 from rnnx_exporters.recurrent import Recurrent
+from rnnx_exporters.user_line import is_library, user_line
 from rnnx_runtime.errors import ExportError, RnnxError
 
-_NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 _LEAST = re.compile(r"(\w+) = Dim\('\w+', min=(\d+)\)")
 _HALVINGS = (2, 4, 8, 16, 32)
-_STDLIB = sysconfig.get_path("stdlib")
 # torch.export, like what is patched and redirected here, is for one thread at a time.
 _ALONE = threading.RLock()
 _WAY_OUT = (
@@ -210,26 +207,13 @@ def _reason(message: str) -> str:
     told = [line.strip() for line in message.splitlines() if line.strip()]
     reason = told[1] if told[0].endswith("Got graph break/error:") else told[0]
     places = re.findall(r'File "(.+)", line (\d+)', message)
-    users = [f" at {file}:{line}" for file, line in places if not _is_library(file)]
+    users = [f" at {file}:{line}" for file, line in places if not is_library(file)]
     return reason.rstrip(":") + "".join(users[-1:])
 
 
 def _raised_at(error: BaseException) -> str:
     line = user_line(traceback.extract_tb(error.__traceback__))
     return f" at {line}" if line else ""
-
-
-def user_line(stack: Sequence[traceback.FrameSummary]) -> str | None:
-    """The innermost frame that is neither torch's nor ours."""
-    for frame in reversed(stack):
-        if not _is_library(frame.filename):
-            return f"{frame.filename}:{frame.lineno}: {frame.line}"
-    return None
-
-
-def _is_library(file: str) -> bool:
-    is_stdlib = file.startswith(_STDLIB) and "site-packages" not in file
-    return is_stdlib or file.startswith(_NOT_THE_USERS)
 
 
 @contextmanager

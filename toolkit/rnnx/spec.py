@@ -6,29 +6,21 @@ arguments. It may be given literal arguments: `net.py:make("small", layers=2)`.
 
 from __future__ import annotations
 
-import ast
-import importlib
-import importlib.util
 import os
-import re
-import sys
-import traceback
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest import mock
 
 import torch
 
-from rnnx_exporters.capture import quiet, user_line
+from rnnx.user_code import FORMS, Named, find
+from rnnx_exporters.capture import quiet
 from rnnx_runtime.errors import SpecError
 
 # torch.export.load would unpickle anything; so it holds to tensors, as torch.load does by default.
 _WEIGHTS_ONLY = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
-_FORMS = "Give package.module:factory, path/file.py:factory, or a torch.export .pt2 file."
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +46,7 @@ def load_model(spec: str, weights: str | None = None) -> Loaded:
         if weights is not None:
             raise SpecError(f"{spec!r} holds its own weights; leave those in {weights!r} out")
         return Loaded(_load_program(spec))
-    where, _, call = _split(spec)
-    module = _import(where)
-    name, args, kwargs = _read_call(call)
-    loaded = _make(_attribute(module, name, where), spec, args, kwargs)
+    loaded = _make(find(spec, "model"))
     if weights is not None:
         assert isinstance(loaded.model, torch.nn.Module)
         load_weights(loaded.model, weights)
@@ -83,84 +72,12 @@ def load_weights(model: torch.nn.Module, path: str) -> None:
         ) from error
 
 
-def _split(spec: str) -> tuple[str, str, str]:
-    match = re.fullmatch(r"(.+?):(?![\\/])(.+)", spec)  # not the colon of a drive letter
-    if match is None:
-        raise SpecError(f"{spec!r} names no model", hint=_FORMS)
-    return match[1], ":", match[2]
-
-
-def _import(where: str) -> ModuleType:
-    try:
-        if where.endswith(".py"):
-            return _import_file(Path(where))
-        sys.path.insert(0, "")
-        return importlib.import_module(where)
-    except SpecError:
-        raise
-    except ModuleNotFoundError as error:
-        if error.name and f"{where}.".startswith(f"{error.name}."):
-            raise SpecError(f"there is no module {where!r}", hint=_FORMS) from error
-        raise SpecError(f"{where!r} needs the module {error.name!r}, which is missing") from error
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise SpecError(f"importing {where!r} failed: {_told(error)}") from error
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise SpecError(f"no file at {str(path)!r}", hint=_FORMS)
-    sys.path.insert(0, str(path.parent.resolve()))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _read_call(call: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """`make("small", layers=2)` as its name and literal arguments."""
-    try:
-        node = ast.parse(call, mode="eval").body
-        if isinstance(node, ast.Name):
-            return node.id, [], {}
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
-            kwargs = {name: value for name, value in named.items() if name is not None}
-            if len(kwargs) == len(node.keywords):  # without **
-                return node.func.id, [ast.literal_eval(arg) for arg in node.args], kwargs
-    except (SyntaxError, TypeError, ValueError):
-        pass
-    raise SpecError(
-        f"{call!r} is neither a name nor a call with literal arguments",
-        hint="Write it as factory or factory('small', layers=2), quoted for the shell.",
-    )
-
-
-def _attribute(module: ModuleType, name: str, where: str) -> Any:
-    if hasattr(module, name):
-        return getattr(module, name)
-    names = [key for key, value in vars(module).items() if _is_own_factory(value, module)]
-    raise SpecError(
-        f"{where!r} has no {name!r}", hint=f"It has: {', '.join(names) or 'no functions at all'}."
-    )
-
-
-def _is_own_factory(value: Any, module: ModuleType) -> bool:
-    return callable(value) and getattr(value, "__module__", None) == module.__name__
-
-
-def _make(factory: Any, spec: str, args: list[Any], kwargs: Mapping[str, Any]) -> Loaded:
-    made = factory
-    if isinstance(factory, torch.nn.Module):
-        if args or kwargs:
-            raise SpecError(f"{spec!r} is a model already, and takes no arguments")
-    else:
-        try:
-            made = factory(*args, **kwargs)
-        except (Exception, SystemExit) as error:  # the user's code may raise anything
-            raise SpecError(f"{spec!r} raised {_told(error)}") from error
+def _make(named: Named) -> Loaded:
+    made, spec = named.value, named.spec
+    if not isinstance(made, torch.nn.Module):
+        made = named.call()
+    elif named.args or named.kwargs:
+        raise SpecError(f"{spec!r} is a model already, and takes no arguments")
     if isinstance(made, torch.nn.Module):
         return Loaded(made)
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module):
@@ -174,7 +91,7 @@ def _make(factory: Any, spec: str, args: list[Any], kwargs: Mapping[str, Any]) -
 
 def _load_program(path: str) -> torch.export.ExportedProgram:
     if not Path(path).is_file():
-        raise SpecError(f"no file at {path!r}", hint=_FORMS)
+        raise SpecError(f"no file at {path!r}", hint=FORMS["model"])
     try:
         with quiet(), mock.patch.dict(os.environ, _WEIGHTS_ONLY):
             _refuse_compiled(path)
@@ -212,17 +129,6 @@ def _read_weights(path: str) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise SpecError(f"{path!r} holds a {type(state).__name__}, not a state dict")
     return state
-
-
-def _told(error: BaseException) -> str:
-    """An error of the user's code: its class, message and line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    line = user_line([frame for frame in frames if frame.filename != __file__])
-    message = str(error)
-    if isinstance(error, SyntaxError):
-        line, message = f"{error.filename}:{error.lineno}", error.msg
-    told = f"{type(error).__name__}: {' '.join(message.split())}"
-    return f"{told} (at {line})" if line else told
 
 
 def _first(error: Exception) -> str:

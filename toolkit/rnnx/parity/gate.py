@@ -50,8 +50,8 @@ def gate_for(
     Raises:
         InputError: a tolerance is no number of 0 or more, or names no output or state.
     """
-    atols = dict(atol) if isinstance(atol, Mapping) else {}
-    plain = ATOL if isinstance(atol, Mapping) else atol
+    atols = dict(atol) if isinstance(atol, Mapping) else {"": atol}
+    plain = atols.pop("", ATOL)
     known = [port.name for port in contract.outputs] + [state.name for state in contract.states]
     unknown = [name for name in atols if name not in known]
     if unknown:

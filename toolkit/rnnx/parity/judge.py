@@ -161,6 +161,8 @@ def _slack(pair: Pair, ndim: int) -> Array | float:
 
 
 def _ratio(actual: Array, exact: Array, floor: float) -> float | None:
+    if actual.shape != exact.shape:
+        return None
     distance = np.abs(actual.astype(np.float64) - exact)
     if not np.isfinite(distance).all():
         return None

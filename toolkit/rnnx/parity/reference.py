@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,6 +20,9 @@ from rnnx_runtime.errors import InputError
 
 Array = npt.NDArray[Any]
 
+# What the exporter names a node that a scan over cells became, which is no module's.
+_OF_NO_MODULE = re.compile(r"(rnn|gru|lstm)\.l\d+(\.call\d+)?")
+
 
 class TorchReference:
     """A torch model, run as the artifact of `contract` is run.
@@ -28,6 +32,9 @@ class TorchReference:
         contract: of the artifact it is held against.
         args: example arguments, where the contract does not record how they are nested.
         dtype: in which it computes.
+
+    Attributes:
+        module: the copy that is run.
 
     Raises:
         InputError: nothing tells how to call the model.
@@ -41,10 +48,10 @@ class TorchReference:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self._dtype = dtype
-        self._module = frozen_copy(model).to(dtype)
+        self.module = frozen_copy(model).to(dtype)
         self._contract = contract
         self._arguments = _arguments(contract, args)
-        self._states = _torch_states(self._module, contract)
+        self._states = _torch_states(self.module, contract)
         self._calls = _calls(self._states)
 
     def run(
@@ -67,7 +74,7 @@ class TorchReference:
         args = self._args(feeds)
         with torch.no_grad(), quiet(), self._stateful(states, after):
             try:
-                result = self._module(*args)
+                result = self.module(*args)
             except Exception as error:  # the user's model may raise anything
                 raise _another(f"the model cannot run as the artifact does: {error}") from error
         unmet = [state.module for state in self._states if state.name not in after]
@@ -81,7 +88,7 @@ class TorchReference:
 
     def comparable(self, states: Mapping[str, Array]) -> dict[str, Array]:
         """The artifact's states as torch has them: of an LSTM with a projection, `h` projected."""
-        modules = dict(self._module.named_modules())
+        modules = dict(self.module.named_modules())
         return {
             state.name: _projected(modules.get(state.module), state, states[state.name])
             for state in self._states
@@ -95,7 +102,7 @@ class TorchReference:
     @property
     def weights(self) -> int:
         """How many numbers the model multiplies with."""
-        return sum(parameter.numel() for parameter in self._module.parameters())
+        return sum(parameter.numel() for parameter in self.module.parameters())
 
     def _args(self, feeds: Mapping[str, Array]) -> tuple[Any, ...]:
         batch = _batch(self._contract, feeds)
@@ -120,7 +127,7 @@ class TorchReference:
         """Give every recurrent module its states at each call, and note those it ends with."""
         with ExitStack() as stack:
             for path, calls in self._calls.items():
-                module = _module_at(self._module, path)
+                module = _module_at(self.module, path)
                 behind = module.register_forward_hook(_noting(iter(calls), after))
                 stack.callback(behind.remove)
                 if states is not None:
@@ -155,9 +162,15 @@ def _torch_states(model: torch.nn.Module, contract: Contract) -> list[State]:
     return [
         state
         for state in contract.states
-        if state.kind in ("h", "c")
-        and (state.module not in modules or isinstance(modules[state.module], torch.nn.RNNBase))
+        if state.kind in ("h", "c") and _is_torchs(state.module, modules)
     ]
+
+
+def _is_torchs(path: str, modules: Mapping[str, torch.nn.Module]) -> bool:
+    """Whether a state's module is one of torch's layers, or should be: then its absence is told."""
+    if path in modules or _OF_NO_MODULE.fullmatch(path):
+        return isinstance(modules.get(path, modules[""]), torch.nn.RNNBase)
+    return True
 
 
 def _calls(states: Sequence[State]) -> dict[str, list[list[State]]]:
@@ -207,7 +220,7 @@ def _noting(calls: Iterator[list[State]], after: dict[str, Array]) -> Callable[.
         finals = result[1] if isinstance(result[1], tuple) else (result[1],)
         for state in next(calls, []):
             value = finals["hc".index(state.kind)][state.layer].numpy()
-            after[state.name] = value.reshape(-1, value.shape[-1])
+            after[state.name] = value.reshape(-1, *state.shape(batch=1)[1:-1], value.shape[-1])
 
     return hook
 
@@ -219,7 +232,7 @@ def _stack(
     layers = sorted((s for s in own if s.kind == kind), key=lambda s: s.layer)
     if not layers:
         return None
-    stacked = torch.stack([states[s.name] for s in layers])
+    stacked = torch.stack([states[s.name].flatten(0, -2) for s in layers])
     return stacked[:, 0] if unbatched else stacked
 
 

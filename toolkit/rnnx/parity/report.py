@@ -10,6 +10,7 @@ from rnnx.parity import reports
 
 if TYPE_CHECKING:
     from rnnx.parity.evidence import Evidence
+    from rnnx.parity.location import Location
 
 SCHEMA_VERSION = 1
 
@@ -108,6 +109,7 @@ class Report:
         artifact_sha256: of the file.
         machine: what it ran on: the CPU, and with how many threads.
         evidence: the worst comparison of each output, to be drawn; not in the JSON.
+        location: which block of the artifact's graph leaves the torch model, where that was asked.
     """
 
     artifact: str
@@ -119,6 +121,7 @@ class Report:
     artifact_sha256: str = ""
     machine: Mapping[str, Any] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = field(default=(), compare=False, repr=False)
+    location: Location | None = None
 
     @property
     def passed(self) -> bool:

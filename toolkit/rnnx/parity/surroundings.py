@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-import torch
 
 _CPUINFO = Path("/proc/cpuinfo")
 # Those that change in which order, and with how many bits, a product is summed.
@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "rnnx": version("rnnx"),
-        "torch": torch.__version__,
+        **_torch_version(),
         "onnxruntime": ort.__version__,
         "numpy": np.__version__,
     }
@@ -41,9 +41,19 @@ def machine(session: ort.InferenceSession) -> dict[str, Any]:
         "cpu": told.get("model name") or platform.processor(),
         "features": [name for name in _FEATURES if name in flags],
         "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
+        **_torch_threads(),
         "onnxruntime_threads": session.get_session_options().intra_op_num_threads,
     }
+
+
+def _torch_version() -> dict[str, str]:
+    torch = sys.modules.get("torch")  # not loaded to hold one artifact against another
+    return {} if torch is None else {"torch": torch.__version__}
+
+
+def _torch_threads() -> dict[str, int]:
+    torch = sys.modules.get("torch")
+    return {} if torch is None else {"torch_threads": torch.get_num_threads()}
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rnnx.runs import Runs, read_runs
 from rnnx_runtime.contract import Contract, Port
 from rnnx_runtime.errors import InputError
 from rnnx_runtime.model import fit_inputs
@@ -17,8 +16,7 @@ from rnnx_runtime.samples import random_inputs
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
-One = str | os.PathLike[str] | Array | Mapping[str, Array]
-Calibration = One | Iterable[One]
+Calibration = Runs
 
 _FRAMES = 64
 
@@ -36,7 +34,7 @@ def read_calibration(calibration: Calibration, contract: Contract) -> list[Feeds
         InputError: it cannot be read, is empty, holds NaN or infinity or one value only, or a name,
             dtype or shape does not fit the artifact.
     """
-    runs = [fit_inputs(contract, run) for run in _runs(calibration)]
+    runs = [fit_inputs(contract, run) for run in read_runs(calibration, "calibration data")]
     if not runs:
         raise InputError("the calibration data is empty", hint="Give at least one sequence.")
     for run in runs:
@@ -69,37 +67,6 @@ def _with_axes(port: Port) -> Port:
         return port
     batch, *others = free if free[0] == 0 else [None, *free]
     return replace(port, batch_axis=batch, time_axis=next(iter(others), None))
-
-
-def _runs(calibration: Any) -> Iterator[Array | Mapping[str, Array]]:
-    if isinstance(calibration, str | os.PathLike):
-        yield _load(calibration)
-    elif isinstance(calibration, Mapping):
-        yield calibration
-    elif hasattr(calibration, "__array__"):
-        yield np.asarray(calibration)
-    elif isinstance(calibration, Iterable):
-        for run in calibration:
-            yield from _runs(run)
-    else:
-        raise InputError(
-            f"calibration data cannot be a {type(calibration).__name__}",
-            hint="Give an array, arrays by input name, a .npy or .npz file, or several of these.",
-        )
-
-
-def _load(path: str | os.PathLike[str]) -> Array | Mapping[str, Array]:
-    try:
-        with open(path, "rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            return dict(loaded) if isinstance(loaded, Mapping) else np.asarray(loaded)
-    except FileNotFoundError as error:
-        raise InputError(f"no file at {os.fspath(path)!r}", hint="Check the path.") from error
-    except Exception as error:  # numpy and zipfile raise unrelated classes
-        raise InputError(
-            f"{os.fspath(path)!r} is no .npy or .npz file of plain arrays: {error}",
-            hint="Write it with numpy: np.savez(path, input_name=array).",
-        ) from error
 
 
 def _refuse_unusable(run: Feeds) -> None:

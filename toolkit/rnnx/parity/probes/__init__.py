@@ -12,12 +12,15 @@ from rnnx.parity.probes import (
     batch,
     causality,
     chunked,
+    delay,
     determinism,
     extremes,
     horizon,
     liveness,
     loud,
+    metric,
     ragged,
+    recorded,
     reset,
     sequence,
 )
@@ -34,4 +37,7 @@ PROBES: dict[str, ModuleType] = {
     "loud": loud,
     "extremes": extremes,
     "causality": causality,
+    "delay": delay,
+    "recorded": recorded,
+    "metric": metric,
 }

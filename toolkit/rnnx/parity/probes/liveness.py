@@ -50,7 +50,7 @@ def _hold_states(
     trial: Trial, feeds: Arrays, rng: np.random.Generator, run: dict[str, int]
 ) -> Iterator[Finding]:
     stream = trial.artifact.stream(batch=run["batch"])
-    stream.feed(feeds)
+    trial.feed(stream, feeds)
     taken = snapshot.unpack(stream.snapshot())
     unmoved = trial.stream(feeds, [run["frames"]], stream=stream)
     # The last frame is read only by a call that brings none, and most networks know no such call.

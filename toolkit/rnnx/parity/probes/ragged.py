@@ -91,16 +91,8 @@ def _hold_row(
 
 def _ended(trial: Trial, values: Arrays, alone: Arrays) -> Arrays:
     """The outputs up to the end that they have alone."""
-    return {
-        port.name: _first(port, values[port.name], alone[port.name])
-        for port in trial.contract.outputs
-    }
-
-
-def _first(port: Port, value: Array, alone: Array) -> Array:
-    if port.time_axis is None:
-        return value
-    return value[(slice(None),) * port.time_axis + (slice(alone.shape[port.time_axis]),)]
+    names = [port.name for port in trial.contract.outputs]
+    return {name: values[name][tuple(map(slice, alone[name].shape))] for name in names}
 
 
 def _padded(trial: Trial, feeds: Arrays, ends: list[int], content: float) -> Arrays:

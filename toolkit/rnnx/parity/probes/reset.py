@@ -10,7 +10,6 @@ import numpy as np
 from rnnx.parity.report import Finding
 from rnnx.parity.trial import Arrays, Expected, Trial
 from rnnx_runtime import Stream
-from rnnx_runtime.stream import feed_whole
 
 FRAMES = 12
 NOTHING = Expected({}, {})
@@ -30,14 +29,14 @@ def probe(trial: Trial) -> Iterator[Finding]:
     first, second = (trial.inputs(rng, batch=batch, frames=frames) for _ in range(2))
     run = {"batch": batch, "frames": frames, "chunk": trial.chunk}
     fresh = _run(trial, second, trial.artifact.stream(batch=batch))
+    stream = trial.artifact.stream(batch=batch)
     for flushed in (0, 1):
-        stream = trial.artifact.stream(batch=batch)
-        _begin(trial, stream, first, flush=bool(flushed))
+        _ = _run(trial, first, stream) if flushed else trial.feed(stream, first)
         stream.reset()
         again = _run(trial, second, stream)
+        stream.reset()
         yield from trial.same("reset", again, fresh, NOTHING, run | {"flushed": flushed})
-    stream = trial.artifact.stream(batch=batch)
-    _begin(trial, stream, first, flush=False)
+    trial.feed(stream, first)
     alive = differ(_run(trial, second, stream), fresh) or is_dead(trial, second, batch)
     reason = None if alive else "what came before changes nothing: its states are dead"
     yield trial.verdict("reset", trial.contract.outputs[0].name, run, reason)
@@ -63,10 +62,3 @@ def is_dead(trial: Trial, feeds: Arrays, batch: int) -> bool:
 
 def _run(trial: Trial, feeds: Arrays, stream: Stream) -> Arrays:
     return trial.stream(feeds, itertools.repeat(trial.chunk), stream=stream)
-
-
-def _begin(trial: Trial, stream: Stream, feeds: Arrays, *, flush: bool) -> None:
-    if flush:
-        feed_whole(stream, feeds, itertools.repeat(trial.chunk))
-    else:
-        stream.feed(feeds)

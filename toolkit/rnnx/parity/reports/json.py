@@ -12,7 +12,7 @@ from rnnx.parity.report import SCHEMA_VERSION, Finding, Report
 
 def render(report: Report) -> str:
     """The report as JSON; infinite figures as null."""
-    record = {
+    record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "artifact": report.artifact,
         "artifact_sha256": report.artifact_sha256,
@@ -25,6 +25,8 @@ def render(report: Report) -> str:
         "notes": list(report.notes),
         "skipped": dict(report.skipped),
     }
+    if report.location is not None:
+        record["location"] = report.location.to_record()
     return json.dumps(record, indent=2)
 
 

@@ -4,7 +4,7 @@ Weights stay right under every level; they differ in what is kept in the file an
 
     fp16-store   weights kept as float16, computed in float32     half the size
     int8-store   weights kept as int8, computed in float32        a quarter of the size
-    int8         LSTM computes in int8, all else as int8-store    a quarter of the size, faster
+    int8         RNN, GRU and LSTM compute in int8                a quarter of the size, faster
 """
 
 from __future__ import annotations

@@ -1,0 +1,172 @@
+"""`check(locate=True)` names the block and the frame where a planted fault begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from onnx import ModelProto, helper, numpy_helper
+
+import crnn
+import faults
+import rnnx
+from faults import Fault, edit_contract, plant
+from rnnx.parity.location import Location
+
+Array = npt.NDArray[Any]
+
+QUIET = 6  # frames of zeros before the first that is not
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """The network of `crnn`, offline and streaming."""
+    folder = tmp_path_factory.mktemp("crnn")
+    model, args = crnn.build()
+    paths = {streaming: folder / f"{streaming}.onnx" for streaming in (False, True)}
+    for streaming, path in paths.items():
+        rnnx.export(model, args, path, streaming=streaming)
+    return paths
+
+
+def locate(path: Path, **options: Any) -> Location:
+    report = rnnx.check(path, crnn.build()[0], locate=True, probes=["sequence"], **options)
+    assert report.location is not None
+    return report.location
+
+
+def quiet_start() -> Array:
+    """Sequences whose first frames are zeros, `[batch, time, features]`."""
+    x = np.random.default_rng(0).standard_normal((2, 20, crnn.SIZE)).astype(np.float32)
+    x[:, :QUIET] = 0
+    return x
+
+
+def tap(position: int) -> Fault:
+    """One tap of the convolution's kernel is another."""
+
+    def fault(model: ModelProto) -> None:
+        change(model, "front.weight", lambda value: value + 0.5 * _at(value, position))
+
+    return fault
+
+
+def _at(value: Array, position: int) -> Array:
+    return (np.arange(value.shape[-1]) == position).astype(value.dtype)
+
+
+def change(model: ModelProto, name: str, how: Callable[[Array], Array]) -> None:
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+    value = np.ascontiguousarray(how(numpy_helper.to_array(tensor)))
+    tensor.CopyFrom(numpy_helper.from_array(value, name))
+
+
+def other_bias(name: str) -> Fault:
+    return lambda model: change(model, name, lambda value: value + 0.5)
+
+
+def operator(old: str, new: str) -> Fault:
+    def fault(model: ModelProto) -> None:
+        (node,) = (node for node in model.graph.node if node.op_type == old)
+        node.op_type = new
+
+    return fault
+
+
+def gru_resets_before(model: ModelProto) -> None:
+    node = faults.layer(model, 2)
+    kept = [attribute for attribute in node.attribute if attribute.name != "linear_before_reset"]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute("linear_before_reset", 0)])
+
+
+def cache_of_ones(model: ModelProto) -> None:
+    edit_contract(model, lambda record: record["states"][0].update(fill=1.0))
+
+
+def cache_a_frame_longer(model: ModelProto) -> None:
+    edit_contract(model, lambda record: record["states"][0].update(start_frames=3))
+
+
+class Planted(NamedTuple):
+    """A fault, and where it begins: the block, its module and layer, and the frame."""
+
+    streaming: bool
+    fault: Fault
+    block: str
+    module: str
+    layer: int | None
+    step: int | None
+
+
+RIGHT = {"front", "act", "into lstm.l0", "lstm.l0", "into lstm.l1", "lstm.l1", "into gru.l0"}
+RIGHT |= {"gru.l0", "head"}
+
+# Offline the states begin at zero, so that what only multiplies them shows a frame later.
+PLANTED = {
+    "the last tap": Planted(False, tap(2), "front", "front", None, QUIET),
+    "the middle tap": Planted(False, tap(1), "front", "front", None, QUIET + 1),
+    "the first tap": Planted(False, tap(0), "front", "front", None, QUIET + 2),
+    "the bias of the convolution": Planted(
+        False, other_bias("front.bias"), "front", "front", None, 0
+    ),
+    "no activation": Planted(False, operator("Relu", "Neg"), "act", "act", None, 0),
+    "gates of layer 0": Planted(False, faults.roll_gates(0), "lstm.l0", "lstm", 0, 0),
+    "gates of layer 1": Planted(False, faults.roll_gates(1), "lstm.l1", "lstm", 1, 0),
+    "gates of the GRU": Planted(False, faults.roll_gates(2), "gru.l0", "gru", 0, 0),
+    "R of layer 0 transposed": Planted(
+        False, faults.weight(0, "R", faults.transpose_gates), "lstm.l0", "lstm", 0, 1
+    ),
+    "R of layer 1 zero": Planted(
+        False, faults.weight(1, "R", np.zeros_like), "lstm.l1", "lstm", 1, 1
+    ),
+    "R of the GRU scaled": Planted(
+        False, faults.weight(2, "R", lambda value: value * 1.1), "gru.l0", "gru", 0, 1
+    ),
+    "no bias in layer 1": Planted(False, faults.no_input(1, 3), "lstm.l1", "lstm", 1, 0),
+    "half the bias of the GRU": Planted(
+        False, faults.weight(2, "B", faults.without_half), "gru.l0", "gru", 0, 0
+    ),
+    "reset before the product": Planted(False, gru_resets_before, "gru.l0", "gru", 0, 0),
+    "layers exchanged": Planted(False, faults.exchange_layers, "lstm.l0", "lstm", 0, 0),
+    "the readout's bias": Planted(False, other_bias("head.bias"), "head", "head", None, 0),
+    "the output scaled": Planted(False, faults.scaled("y", 1.01), "y", "", None, 0),
+    "the output a frame late": Planted(False, faults.late("y"), "y", "", None, 0),
+    "streaming gates of layer 1": Planted(True, faults.roll_gates(1), "lstm.l1", "lstm", 1, 0),
+    "h0 of layer 1 ignored": Planted(True, faults.no_input(1, 5), "lstm.l1", "lstm", 1, 0),
+    "h0 of the GRU ignored": Planted(True, faults.no_input(2, 5), "gru.l0", "gru", 0, 0),
+    "h and c exchanged going in": Planted(
+        True, faults.exchange_states_in(0), "into lstm.l0", "lstm", 0, 0
+    ),
+    "h and c exchanged coming out": Planted(
+        True, faults.exchange_states_out(1), "s003", "lstm", None, None
+    ),
+    "a state scaled": Planted(True, faults.scaled("s005_out", 1.01), "s005", "gru", None, None),
+    "a state that stands still": Planted(
+        True, faults.state_stands_still("s002"), "s002", "lstm", None, None
+    ),
+    "a cache of ones": Planted(True, cache_of_ones, "front", "front", None, 0),
+    "a cache a frame longer": Planted(True, cache_a_frame_longer, "front", "front", None, None),
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED)
+def test_a_planted_fault_is_located(
+    artifacts: dict[bool, Path], tmp_path: Path, planted: Planted
+) -> None:
+    path = tmp_path / "faulty.onnx"
+    plant(artifacts[planted.streaming], path, planted.fault)
+    location = locate(path, inputs=quiet_start())
+    first = location.first
+    assert first is not None
+    found = (first.block, first.module, first.layer, first.first_step)
+    assert found == (planted.block, planted.module, planted.layer, planted.step), first
+    names = [block.block for block in location.blocks]
+    assert set(names) >= RIGHT
+    assert all(block.passed for block in location.blocks[: names.index(first.block)])
+    assert first.block in location.sentence
+    assert first.local > 1e-3
