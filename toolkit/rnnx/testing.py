@@ -33,15 +33,15 @@ _HOW_TO_MAKE = "make it with pytest --rnnx-update, or update=True, and commit it
 
 def assert_parity(
     path: str | os.PathLike[str],
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | os.PathLike[str],
     args: tuple[Any, ...] | None = None,
     **options: Any,
 ) -> Report:
-    """Hold an artifact against its torch model.
+    """Hold an artifact against its torch model, or against another artifact.
 
     Args:
         path: the artifact.
-        model: the network it was exported from.
+        model: the network it was exported from, or the path of another artifact of it.
         args: example arguments, where the artifact does not record how to call it.
         options: as `rnnx.check` takes them.
 
