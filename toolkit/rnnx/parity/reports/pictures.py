@@ -17,7 +17,7 @@ from rnnx.parity.evidence import Evidence
 Floats = npt.NDArray[np.float64]
 
 _ERROR, _NOISE, _ALLOWED = "tab:red", "0.55", "tab:blue"
-_MOST_EDGES = 40
+_MOST_EDGES, _MOST_DOTS = 40, 200
 _DOT = 3.0
 _MOST_DECADES = 12  # under the largest value of a picture; what lies lower stands at its edge
 # So that equal reports are equal files, and their text stays text.
@@ -54,11 +54,12 @@ def _draw_course(axes: Axes, evidence: Evidence) -> None:
         (np.take_along_axis(error, places, along).ravel(), _ERROR, "artifact"),
     ]
     lowest = _lowest(*(values for values, _, _ in series))
-    style = ".-" if evidence.has_time else "."
+    style = "." if not evidence.has_time else ".-" if len(x) <= _MOST_DOTS else "-"
     for values, colour, label in series:
         if not values.any():  # nothing is known of it, or nothing is off
             continue
-        axes.plot(x, _drawable(values, lowest), style, color=colour, label=label, markersize=4)
+        points = _drawable(values, lowest)
+        axes.plot(x, points, style, color=colour, label=label, markersize=4, linewidth=1)
     if evidence.has_time:
         _draw_edges(axes, evidence)
     axes.set_yscale("log")
