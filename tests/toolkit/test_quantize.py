@@ -30,7 +30,7 @@ from rnnx.quantization.levels import LEVELS
 
 Array = npt.NDArray[Any]
 
-FLOOR_DB = {"fp16-store": 60, "int8-store": 35, "int8": 30}
+FLOOR_DB = {"fp16-store": 60, "int8-store": 35, "int8": 30, "int8-block": 30}
 
 
 @pytest.fixture(autouse=True)
