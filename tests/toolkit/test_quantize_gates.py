@@ -18,8 +18,7 @@ from torch import nn
 import rnnx
 from exportable import torch_run
 from quantizable import recurrent_weights, save_graph
-from rnnx.quantization import gates
-from rnnx.quantization.levels import LEVELS
+from rnnx.quantization.levels import LEVELS, int8, int8_block
 from rnnx_exporters.artifact import load_graph
 
 LEAST_SNR_DB = 33.0  # int8 with seven bits of weight
@@ -29,7 +28,8 @@ FEATURES, HIDDEN = 12, 20
 @pytest.fixture(autouse=True)
 def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small networks are computed in int8, too."""
-    monkeypatch.setattr(gates, "BREAK_EVEN", {"GRU": 1, "RNN": 1})
+    monkeypatch.setattr(int8, "BREAK_EVEN", ALL)
+    monkeypatch.setattr(int8_block, "BREAK_EVEN", ALL)
 
 
 class Net(nn.Module):
@@ -38,16 +38,20 @@ class Net(nn.Module):
         self.recurrent = getattr(nn, kind)(FEATURES, HIDDEN, batch_first=True, **options)
 
     def forward(self, x: torch.Tensor) -> Any:
-        y, h = self.recurrent(x)
-        return y, h
+        y, states = self.recurrent(x)
+        return y, states[0] if isinstance(states, tuple) else states
 
 
 CELLS = {
-    "GRU": ("GRU", {"num_layers": 2}),
-    "GRU without bias": ("GRU", {"bias": False}),
-    "RNN": ("RNN", {"num_layers": 2}),
-    "RNN, relu": ("RNN", {"nonlinearity": "relu"}),
+    "GRU": ("GRU", {"num_layers": 2}, "int8"),
+    "GRU without bias": ("GRU", {"bias": False}, "int8"),
+    "RNN": ("RNN", {"num_layers": 2}, "int8"),
+    "RNN, relu": ("RNN", {"nonlinearity": "relu"}, "int8"),
+    "GRU in blocks": ("GRU", {"num_layers": 2}, "int8-block"),
+    "LSTM in blocks": ("LSTM", {"num_layers": 2}, "int8-block"),
+    "RNN in blocks": ("RNN", {"bias": False}, "int8-block"),
 }
+ALL = {"GRU": 1, "LSTM": 1, "RNN": 1}
 
 
 def made(folder: Path, kind: str, options: dict[str, Any], *, streaming: bool) -> Path:
@@ -63,11 +67,12 @@ def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[rnnx.Model, rnnx.Model]:
     folder = tmp_path_factory.mktemp("gates")
-    kind, options = CELLS[request.param]
+    kind, options, level = CELLS[request.param]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gates, "BREAK_EVEN", {"GRU": 1, "RNN": 1})
+        patch.setattr(int8, "BREAK_EVEN", ALL)
+        patch.setattr(int8_block, "BREAK_EVEN", ALL)
         path = made(folder, kind, options, streaming=True)
-        report = rnnx.quantize(path, folder / "small.onnx", level="int8")
+        report = rnnx.quantize(path, folder / "small.onnx", level=level)
     assert report.changed == {kind: options.get("num_layers", 1)}
     return rnnx.Model(path), rnnx.Model(folder / "small.onnx")
 
@@ -105,10 +110,19 @@ def test_where_it_is_cut_changes_no_bit(
     assert np.array_equal(np.concatenate([piece[port] for piece in pieces], 1), whole[port])
 
 
+@pytest.mark.parametrize("pair", [name for name in CELLS if "blocks" in name], indirect=True)
+def test_in_blocks_no_neighbour_changes_a_bit(pair: tuple[rnnx.Model, rnnx.Model]) -> None:
+    small, x = pair[1], noise(3, 20, FEATURES)
+    x[1] *= 50
+    port = small.contract.outputs[0].name
+    whole = small.run(x)[port]
+    assert all(np.array_equal(small.run(x[i : i + 1])[port], whole[i : i + 1]) for i in range(3))
+
+
 def test_a_step_has_no_loop(pair: tuple[rnnx.Model, rnnx.Model]) -> None:
     small = pair[1]
     assert small.contract.operators["Scan"] >= 1
-    assert not small.contract.operators.keys() & {"GRU", "RNN"}
+    assert not small.contract.operators.keys() & {"GRU", "LSTM", "RNN"}
     assert small.step is not None
     assert small.step.operators < sum(small.contract.operators.values()) * 2
 
@@ -232,7 +246,7 @@ def test_what_cannot_be_computed_so_is_stored_so(
     assert "fell to int8-store" in change.notes[0]
 
 
-@pytest.mark.parametrize(("kind", "size"), gates.BREAK_EVEN.items())
+@pytest.mark.parametrize(("kind", "size"), int8.BREAK_EVEN.items())
 def test_small_layers_are_stored_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, size: int
 ) -> None:

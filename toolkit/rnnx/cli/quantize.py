@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     "--level",
     default="int8",
     show_default=True,
-    help="fp16-store: weights kept as float16. int8-store: kept as int8. int8: LSTM computes in"
-    " int8, all else as int8-store.",
+    help="fp16-store: weights kept as float16. int8-store: kept as int8. int8: recurrent layers"
+    " compute in int8, all else as int8-store. int8-block: likewise, in blocks, so that neither"
+    " chunks nor other sequences of a batch change a bit.",
 )
 @click.option(
     "--calibrate",

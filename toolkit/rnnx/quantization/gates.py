@@ -1,13 +1,13 @@
-"""GRU and RNN computed in int8: the gates of a cell as operators, in a Scan over the frames.
+"""Recurrent cells computed with small weights: their gates as operators, in a Scan over the frames.
 
-onnxruntime has no int8 operator for these cells. Both products of a step, of the frame and of the
-state, are taken inside the Scan, each with a scale of its own for each frame: so where a sequence
-is cut into chunks changes no bit. A step form has the body without the Scan.
+onnxruntime has a small-weight operator for none of these cells but LSTM. Both products of a step,
+of the frame and of the state, are taken inside the Scan, each scaled for each frame by itself: so
+where a sequence is cut into chunks changes no bit. A step form has the body without the Scan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,53 +16,57 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from rnnx.quantization.rows import quantize_rows
-from rnnx.quantization.store import add_initializer, add_vector, drop_unused
+from rnnx.quantization.kernels import Kernel, Site
+from rnnx.quantization.store import add_initializer, drop_unused
 from rnnx.quantization.weights import constant_array, is_constant
 
 Array = npt.NDArray[Any]
 
-DOMAIN = "com.microsoft"
-# From this hidden_size on a step in int8 took less time than in float32, measured on x86 with AVX2.
-BREAK_EVEN = {"GRU": 160, "RNN": 150}
-_ACTIVATIONS = {"GRU": [["Sigmoid", "Tanh"]], "RNN": [["Tanh"], ["Relu"]]}
-_BIAS_ATOL = 0.01  # of a step of the weights
-_SEQUENCE_LENS, _INITIAL_H = 4, 5
+_ACTIVATIONS = {
+    "GRU": [["Sigmoid", "Tanh"]],
+    "LSTM": [["Sigmoid", "Tanh", "Tanh"]],
+    "RNN": [["Tanh"], ["Relu"]],
+}
+_SEQUENCE_LENS, _INITIAL, _PEEPHOLES = 4, 5, 7
 
 
 def is_convertible(node: ir.Node) -> bool:
-    """Whether a node is a GRU or RNN that can be computed in int8, and large enough to gain."""
-    if node.op_type not in BREAK_EVEN or node.domain not in ("", "ai.onnx"):
+    """Whether a node is an RNN, GRU or LSTM whose gates can be written as operators."""
+    if node.op_type not in _ACTIVATIONS or node.domain not in ("", "ai.onnx"):
         return False
-    if _input(node, _SEQUENCE_LENS) is not None or "clip" in node.attributes:
+    if any(_input(node, place) is not None for place in (_SEQUENCE_LENS, _PEEPHOLES)):
         return False
-    if node.attributes.get_int("layout", 0):
+    if "clip" in node.attributes or any(map(node.attributes.get_int, ("layout", "input_forget"))):
         return False
     if not all(is_constant(value) for value in node.inputs[1:3]):
         return False
     if _input(node, 3) is not None and not is_constant(node.inputs[3]):
         return False
-    usual = all(activations in _ACTIVATIONS[node.op_type] for activations in _activations(node))
-    return usual and _hidden_size(node) >= BREAK_EVEN[node.op_type]
+    return all(activations in _ACTIVATIONS[node.op_type] for activations in _activations(node))
 
 
-def convert(node: ir.Node, largest: int) -> None:
-    """Put a Scan for each direction in the place of a GRU or RNN node.
+def convertible(model: ir.Model, least: Mapping[str, int]) -> list[ir.Node]:
+    """The nodes that can be converted and are of at least this hidden_size, by operator."""
+    nodes = [node for node in model.graph.all_nodes() if is_convertible(node)]
+    return [n for n in nodes if n.op_type in least and _hidden_size(n) >= least[n.op_type]]
+
+
+def convert(node: ir.Node, kernel: Kernel) -> None:
+    """Put a Scan for each direction in the place of a recurrent node.
 
     Args:
         node: one that is convertible.
-        largest: the code of the largest weight of a row.
+        kernel: what its products are computed with.
     """
     graph, weights = node.graph, node.inputs[1:4]
     assert isinstance(graph, ir.Graph)
     tape = Tape()
-    ends = [_scan(tape, graph, node, place, largest) for place in range(len(_backward(node)))]
-    ys = [tape.op("Unsqueeze", [y, _axes(graph, 1)]) for _, y in ends]
-    hs = [tape.op("Unsqueeze", [h, _axes(graph, 0)]) for h, _ in ends]
-    y, h = tape.op("Concat", ys, {"axis": 1}), tape.op("Concat", hs, {"axis": 0})
-    _name(tape.nodes, f"{node.name}.int8")
+    scans = [_scan(tape, graph, node, place, kernel) for place in range(len(_backward(node)))]
+    *states, ys = zip(*scans, strict=True)  # each of all directions
+    results = [_stacked(tape, graph, ys, 1), *(_stacked(tape, graph, ends, 0) for ends in states)]
+    _name(tape.nodes, f"{node.name}.gates")
     graph.insert_before(node, tape.nodes)
-    asked = [(old, new) for old, new in zip(node.outputs, (y, h), strict=False) if old.name]
+    asked = [(old, new) for old, new in zip(node.outputs, results, strict=False) if old.name]
     for old, new in asked:
         new.name, old.name = old.name, f"{old.name}.float"
         new.type, new.shape = old.type, old.shape
@@ -75,74 +79,35 @@ def convert(node: ir.Node, largest: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """One direction of a GRU or RNN, `gates * hidden_size` rows.
+    """One direction of a recurrent node, `gates * hidden_size` rows.
 
     Attributes:
-        graph: the one around the Scan, which holds the weights.
-        name: what all names begin with.
+        kernel: what its products are computed with.
+        site: where its operators go.
         w, r: the weights of the frame and of the state, `[rows, features]`.
         bias: that of both, `[2, rows]`.
         activation: of the new state.
         reset_after: whether the reset gate multiplies the product, not the state.
-        largest: the code of the largest weight of a row.
     """
 
-    graph: ir.Graph
-    name: str
+    kernel: Kernel
+    site: Site
     w: Array
     r: Array
     bias: Array
     activation: str
     reset_after: bool
-    largest: int
 
     @property
     def hidden_size(self) -> int:
         return int(self.r.shape[1])
 
-    def codes(self, *weights: Array) -> tuple[list[Array], Array]:
-        """Weights with one scale for each row of all: their codes, and the scales `[rows]`."""
-        codes, scale = quantize_rows(np.concatenate(weights, 1), (1,), self.largest)
-        unused = ~codes.any(1)  # rows of zeros may have any scale; the bias is divided by it
-        ends = np.cumsum([weight.shape[1] for weight in weights])[:-1]
-        return np.split(codes, ends, 1), np.where(unused, scale.max(), scale[:, 0])
-
-    def product(
-        self, tape: Tape, letter: str, x: ir.Value, codes: Array, scale: Array, bias: Array
-    ) -> ir.Value:
-        """`x` times a weight plus a bias, all of it divided by `scale / scale.max()`.
-
-        The kernel is faster with one scale than with one for each row, so these come after it.
-        """
-        name, most = f"{self.name}.{letter}", scale.max()
-        factors: list[ir.Value | None] = [
-            x,
-            add_initializer(self.graph, f"{name}.codes", codes.T),
-            add_initializer(self.graph, f"{name}.largest", most),
-        ]
-        if bias.any():
-            atol = _BIAS_ATOL * most
-            vector = add_vector(self.graph, f"{name}.bias", bias / scale * most, atol=atol)
-            factors += [None, vector]
-        return tape.op("DynamicQuantizeMatMul", factors, domain=DOMAIN)
-
-    def scaled(self, tape: Tape, letter: str, product: ir.Value, scale: Array) -> ir.Value:
-        """A product or sum of products with its scale for each row."""
-        factor = add_vector(self.graph, f"{self.name}.{letter}.scale", scale / scale.max())
-        return tape.op("Mul", [product, factor])
-
-    def whole(self, tape: Tape, letter: str, x: ir.Value, weight: Array, bias: Array) -> ir.Value:
-        """`x` times a weight plus a bias."""
-        (codes,), scale = self.codes(weight)
-        product = self.product(tape, letter, x, codes, scale, bias)
-        return self.scaled(tape, letter, product, scale)
-
 
 def _scan(
-    tape: Tape, graph: ir.Graph, node: ir.Node, place: int, largest: int
-) -> tuple[ir.Value, ir.Value]:
-    """One direction: its last state `[batch, hidden_size]`, its outputs `[time, batch, ...]`."""
-    cell = _cell(graph, node, place, largest)
+    tape: Tape, graph: ir.Graph, node: ir.Node, place: int, kernel: Kernel
+) -> tuple[ir.Value, ...]:
+    """One direction: its last states `[batch, hidden_size]`, its outputs `[time, batch, ...]`."""
+    cell = _cell(graph, node, place, kernel)
     backward = int(_backward(node)[place])
     attributes: dict[str, Any] = {
         "body": _BODIES[node.op_type](cell),
@@ -150,90 +115,113 @@ def _scan(
         "scan_input_directions": [backward],
         "scan_output_directions": [backward],
     }
-    start = _start(tape, graph, node, place)
-    end, y = tape.op_multi_out("Scan", [start, node.inputs[0]], attributes, num_outputs=2)
-    return end, y
+    starts = [_start(tape, graph, node, place, state) for state in range(_num_states(node))]
+    taken, count = [*starts, node.inputs[0]], len(starts) + 1
+    return tuple(tape.op_multi_out("Scan", taken, attributes, num_outputs=count))
 
 
-def _cell(graph: ir.Graph, node: ir.Node, place: int, largest: int) -> _Cell:
+def _cell(graph: ir.Graph, node: ir.Node, place: int, kernel: Kernel) -> _Cell:
     w, r = (constant_array(value)[place] for value in node.inputs[1:3])
     bias = _input(node, 3)
     both = np.zeros(2 * len(w), np.float32) if bias is None else constant_array(bias)[place]
     return _Cell(
-        graph=graph,
-        name=f"{node.name}.{place}",
+        kernel=kernel,
+        site=Site(Tape(), graph, f"{node.name}.{place}"),
         w=w,
         r=r,
         bias=both.reshape(2, len(w)),
         activation=_activations(node)[place][-1],
         reset_after=bool(node.attributes.get_int("linear_before_reset", 0)),
-        largest=largest,
     )
 
 
-def _start(tape: Tape, graph: ir.Graph, node: ir.Node, place: int) -> ir.Value:
-    initial = _input(node, _INITIAL_H)
+def _stacked(tape: Tape, graph: ir.Graph, values: Sequence[ir.Value], axis: int) -> ir.Value:
+    """What the directions give, side by side along a new axis."""
+    place = _kept(graph, f"rnnx.axes{axis}", np.array([axis]))
+    return tape.op("Concat", [tape.op("Unsqueeze", [v, place]) for v in values], {"axis": axis})
+
+
+def _start(tape: Tape, graph: ir.Graph, node: ir.Node, place: int, state: int) -> ir.Value:
+    initial = _input(node, _INITIAL + state)
     if initial is not None:
-        return tape.op("Gather", [initial, _scalar(graph, place)], {"axis": 0})
+        index = _kept(graph, f"rnnx.index{place}", np.array(place))
+        return tape.op("Gather", [initial, index], {"axis": 0})
     batch = tape.op("Shape", [node.inputs[0]], {"start": 1, "end": 2})
-    size = add_initializer(graph, f"{node.name}.size", np.array([_hidden_size(node)]))
+    size = _kept(graph, f"rnnx.size{_hidden_size(node)}", np.array([_hidden_size(node)]))
     zero = ir.tensor(np.zeros(1, np.float32))
-    return tape.op(
-        "ConstantOfShape", [tape.op("Concat", [batch, size], {"axis": 0})], {"value": zero}
-    )
+    shape = tape.op("Concat", [batch, size], {"axis": 0})
+    return tape.op("ConstantOfShape", [shape], {"value": zero})
+
+
+def _rnn_body(cell: _Cell) -> ir.Graph:
+    x, h = _frame(cell), _state(cell, "h")
+    tape = cell.site.tape
+    total = cell.kernel.sum(cell.site, x, cell.w, h, cell.r, cell.bias.sum(0))
+    return _body(cell, [h, x], [tape.op(cell.activation, [total])])
 
 
 def _gru_body(cell: _Cell) -> ir.Graph:
     """z and r; then the candidate: r multiplies its recurrent part before or after the product."""
-    hidden, (bias, recurrent) = cell.hidden_size, cell.bias
-    gates = 2 * hidden  # the rows of z and r
-    split = add_initializer(cell.graph, f"{cell.name}.split", np.array([gates, hidden]))
-    halves = add_initializer(cell.graph, f"{cell.name}.halves", np.array([hidden, hidden]))
-    h, x, tape = *_ends(cell), Tape()
-    given = _split(tape, cell.whole(tape, "W", x, cell.w, bias), split)
+    x, h = _frame(cell), _state(cell, "h")
+    tape, times, rows = cell.site.tape, cell.kernel.product, 2 * cell.hidden_size  # of z and r
+    bias, recurrent = cell.bias
+    given = _split(cell, times(cell.site, "W", x, cell.w, bias), 2, 1)
     if cell.reset_after:
-        kept = _split(tape, cell.whole(tape, "R", h, cell.r, recurrent), split)
+        kept = _split(cell, times(cell.site, "R", h, cell.r, recurrent), 2, 1)
         kept_gates = kept[0]
     else:
-        kept_gates = cell.whole(tape, "Rzr", h, cell.r[:gates], recurrent[:gates])
-    z, r = _split(tape, tape.op("Sigmoid", [tape.op("Add", [given[0], kept_gates])]), halves)
+        kept_gates = times(cell.site, "Rzr", h, cell.r[:rows], recurrent[:rows])
+    z, r = _split(cell, tape.op("Sigmoid", [tape.op("Add", [given[0], kept_gates])]), 1, 1)
     if cell.reset_after:
         kept_candidate = tape.op("Mul", [r, kept[1]])
     else:
         reset = tape.op("Mul", [r, h])
-        kept_candidate = cell.whole(tape, "Rn", reset, cell.r[gates:], recurrent[gates:])
+        kept_candidate = times(cell.site, "Rn", reset, cell.r[rows:], recurrent[rows:])
     n = tape.op("Tanh", [tape.op("Add", [given[1], kept_candidate])])
     following = tape.op("Add", [n, tape.op("Mul", [z, tape.op("Sub", [h, n])])])
-    return _body(cell, tape, (h, x), following)
+    return _body(cell, [h, x], [following])
 
 
-def _rnn_body(cell: _Cell) -> ir.Graph:
-    """Both products have one scale for each row, so that it is applied once."""
-    h, x, tape = *_ends(cell), Tape()
-    (w, r), scale = cell.codes(cell.w, cell.r)
-    given = cell.product(tape, "W", x, w, scale, cell.bias.sum(0))
-    kept = cell.product(tape, "R", h, r, scale, np.zeros(len(r)))
-    total = cell.scaled(tape, "WR", tape.op("Add", [given, kept]), scale)
-    return _body(cell, tape, (h, x), tape.op(cell.activation, [total]))
+def _lstm_body(cell: _Cell) -> ir.Graph:
+    x, h, c = _frame(cell), _state(cell, "h"), _state(cell, "c")
+    tape = cell.site.tape
+    total = cell.kernel.sum(cell.site, x, cell.w, h, cell.r, cell.bias.sum(0))
+    gates, candidate = _split(cell, total, 3, 1)
+    i, o, f = _split(cell, tape.op("Sigmoid", [gates]), 1, 1, 1)
+    new = tape.op("Mul", [i, tape.op("Tanh", [candidate])])
+    next_c = tape.op("Add", [tape.op("Mul", [f, c]), new])
+    next_h = tape.op("Mul", [o, tape.op("Tanh", [next_c])])
+    return _body(cell, [h, c, x], [next_h, next_c])
 
 
-_BODIES = {"GRU": _gru_body, "RNN": _rnn_body}
+_BODIES = {"GRU": _gru_body, "LSTM": _lstm_body, "RNN": _rnn_body}
 
 
-def _ends(cell: _Cell) -> tuple[ir.Value, ir.Value]:
-    """The state before a frame, and the frame."""
-    return (
-        ir.val(f"{cell.name}.h", ir.DataType.FLOAT, ["batch", cell.hidden_size]),
-        ir.val(f"{cell.name}.x", ir.DataType.FLOAT, ["batch", cell.w.shape[1]]),
-    )
+def _frame(cell: _Cell) -> ir.Value:
+    return ir.val(f"{cell.site.name}.x", ir.DataType.FLOAT, ["batch", cell.w.shape[1]])
 
 
-def _body(cell: _Cell, tape: Tape, inputs: Sequence[ir.Value], following: ir.Value) -> ir.Graph:
-    following.dtype, following.shape = ir.DataType.FLOAT, inputs[0].shape
-    given = tape.op("Identity", [following])
-    given.dtype, given.shape = ir.DataType.FLOAT, inputs[0].shape
-    _name(tape.nodes, f"{cell.name}.step")
-    return ir.Graph(inputs, [following, given], nodes=tape.nodes, name=cell.name)
+def _state(cell: _Cell, letter: str) -> ir.Value:
+    return ir.val(f"{cell.site.name}.{letter}", ir.DataType.FLOAT, ["batch", cell.hidden_size])
+
+
+def _body(cell: _Cell, inputs: Sequence[ir.Value], states: Sequence[ir.Value]) -> ir.Graph:
+    """The body of a Scan: what it takes, the states it gives, of which the first is the output."""
+    given = cell.site.tape.op("Identity", [states[0]])
+    outputs = [*states, given]
+    for value in outputs:
+        value.dtype, value.shape = ir.DataType.FLOAT, inputs[0].shape
+    nodes = cell.site.tape.nodes
+    _name(nodes, f"{cell.site.name}.step")
+    return ir.Graph(inputs, outputs, nodes=nodes, name=cell.site.name)
+
+
+def _split(cell: _Cell, value: ir.Value, *gates: int) -> Sequence[ir.Value]:
+    """Parts of so many gates each."""
+    sizes = np.array(gates) * cell.hidden_size
+    name = "rnnx.split." + ".".join(map(str, sizes))
+    taken = [value, _kept(cell.site.graph, name, sizes)]
+    return cell.site.tape.op_multi_out("Split", taken, {"axis": 1}, num_outputs=len(gates))
 
 
 def _name(nodes: Iterable[ir.Node], name: str) -> None:
@@ -242,19 +230,6 @@ def _name(nodes: Iterable[ir.Node], name: str) -> None:
         node.name = f"{name}.{number}"
         for place, value in enumerate(node.outputs):
             value.name = f"{node.name}.{place}"
-
-
-def _split(tape: Tape, value: ir.Value, sizes: ir.Value) -> tuple[ir.Value, ir.Value]:
-    first, second = tape.op_multi_out("Split", [value, sizes], {"axis": 1}, num_outputs=2)
-    return first, second
-
-
-def _axes(graph: ir.Graph, axis: int) -> ir.Value:
-    return _kept(graph, f"rnnx.axes{axis}", np.array([axis]))
-
-
-def _scalar(graph: ir.Graph, value: int) -> ir.Value:
-    return _kept(graph, f"rnnx.index{value}", np.array(value))
 
 
 def _kept(graph: ir.Graph, name: str, array: Array) -> ir.Value:
@@ -267,6 +242,10 @@ def _input(node: ir.Node, place: int) -> ir.Value | None:
 
 def _hidden_size(node: ir.Node) -> int:
     return int(constant_array(node.inputs[2]).shape[2])
+
+
+def _num_states(node: ir.Node) -> int:
+    return 2 if node.op_type == "LSTM" else 1
 
 
 def _backward(node: ir.Node) -> list[bool]:

@@ -51,7 +51,7 @@ def quantize(
         src: an artifact, or any ONNX file that onnxruntime runs, in one file; or the folder of an
             encoder-decoder, which becomes the folder `dst`.
         dst: where the smaller one goes; the contract's inputs, outputs and states stay the same.
-        level: `"fp16-store"`, `"int8-store"` or `"int8"`.
+        level: `"fp16-store"`, `"int8-store"`, `"int8"` or `"int8-block"`.
         calibration: what to measure on: an array `[batch, time, ...]` as the contract's input says,
             arrays by input name, the path of an `.npy` or `.npz` file of these, or an iterable of
             any of them. Without it, random inputs.

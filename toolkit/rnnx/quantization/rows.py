@@ -1,4 +1,4 @@
-"""Symmetric int8 with one scale for each output row, and how much of int8 a CPU can take."""
+"""Rounds weights: to int8 by rows, to few bits by blocks; and how much of int8 a CPU can take."""
 
 from __future__ import annotations
 
@@ -34,6 +34,45 @@ def quantize_rows(
     scale = np.maximum(magnitude / np.float32(largest), np.finfo(np.float32).tiny)  # rows of zeros
     codes = np.clip(np.rint(array / scale), -largest, largest)
     return codes.astype(np.int8), scale.astype(np.float32)
+
+
+def quantize_blocks(
+    array: npt.NDArray[np.float32], bits: int, block_size: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Round each block of a row to `2**bits` steps between its least and its greatest weight.
+
+    Args:
+        array: weights, float32 `[rows, features]`.
+        bits: 4 or 8.
+        block_size: how many weights of a row share a scale.
+
+    Returns:
+        The codes, scales and zero points as com.microsoft.MatMulNBits takes them: uint8
+        `[rows, blocks, block_size * bits / 8]`, the first of two codes in a byte in its lower half;
+        float32 `[rows, blocks]`; uint8 `[rows, blocks * bits / 8, rounded up]`.
+    """
+    rows, features = array.shape
+    blocks = -(-features // block_size)
+    padded = np.pad(array, ((0, 0), (0, blocks * block_size - features)))
+    grouped = padded.reshape(rows, blocks, block_size)
+    steps = 2**bits - 1
+    low = np.minimum(grouped.min(2, keepdims=True), 0)  # zero is exact
+    high = np.maximum(grouped.max(2, keepdims=True), 0)
+    scale = np.maximum((high - low) / steps, np.finfo(np.float32).tiny).astype(np.float32)
+    zero = np.clip(np.rint(-low / scale), 0, steps)
+    codes = np.clip(np.rint(grouped / scale) + zero, 0, steps).astype(np.uint8)
+    zeros = zero[..., 0].astype(np.uint8)
+    return _packed(codes, bits), scale[..., 0], _packed(zeros, bits)
+
+
+def _packed(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
+    """Codes of four bits, two in a byte along the last axis."""
+    if bits == 8:
+        return codes
+    if codes.shape[-1] % 2:
+        codes = np.concatenate([codes, np.zeros_like(codes[..., :1])], -1)
+    packed = codes[..., ::2] | np.left_shift(codes[..., 1::2], 4)
+    return packed.astype(np.uint8)
 
 
 def needs_reduced_range() -> bool:
