@@ -80,13 +80,18 @@ def _list(title: str, entries: Sequence[str]) -> str:
 
 
 def _pictures(evidence: Sequence[Evidence]) -> list[str]:
-    if not evidence:
-        return []
-    worst = sorted(evidence, key=lambda kept: kept.finding.severity, reverse=True)
-    left = len(worst) - _MOST_PICTURES
-    more = [f"<p>{left} more outputs are nearer to the reference.</p>"] if left > 0 else []
-    figures = [_figure(kept) for kept in worst[:_MOST_PICTURES]]
-    return ["<h2>Pictures</h2>", f'<p class="small">{_HOW_TO_READ}</p>', *figures, *more]
+    off = [kept for kept in evidence if kept.error.any()]
+    off.sort(key=lambda kept: kept.finding.severity, reverse=True)
+    told = []
+    if len(off) > _MOST_PICTURES:
+        told.append(f"<p>{len(off) - _MOST_PICTURES} more outputs are nearer to the reference.</p>")
+    if len(off) < len(evidence):
+        equal = ", ".join(kept.finding.output for kept in evidence if not kept.error.any())
+        told.append(f"<p>Equal to the last bit: {escape(equal)}.</p>")
+    if not off:
+        return told
+    figures = [_figure(kept) for kept in off[:_MOST_PICTURES]]
+    return ["<h2>Pictures</h2>", f'<p class="small">{_HOW_TO_READ}</p>', *figures, *told]
 
 
 def _figure(evidence: Evidence) -> str:

@@ -68,7 +68,7 @@ def _curves(evidence: Evidence) -> dict[str, Floats]:
         _NOISE: evidence.noise.max(along),
         _ERROR: np.take_along_axis(error, places, along).ravel(),
     }
-    # Of another artifact as the reference no noise is known; where nothing is off, nothing is drawn.
+    # None is known of the noise where the reference is another artifact.
     return {label: values for label, values in curves.items() if values.any()}
 
 
@@ -88,7 +88,8 @@ def _draw_magnitude(axes: Axes, evidence: Evidence) -> None:
     lowest = _lowest(*arrays)
     noise, error, allowed = (_drawable(array.ravel(), lowest) for array in arrays)
     x = _drawable(magnitude, _lowest(magnitude))
-    axes.plot(x, noise, ".", color=_COLOURS[_NOISE], markersize=_DOT, rasterized=True)
+    if evidence.noise.any():
+        axes.plot(x, noise, ".", color=_COLOURS[_NOISE], markersize=_DOT, rasterized=True)
     axes.plot(x, error, ".", color=_COLOURS[_ERROR], markersize=_DOT, rasterized=True)
     axes.plot(x[order], allowed[order], color=_COLOURS[_ALLOWED], linewidth=1, rasterized=True)
     _scale_error(axes, noise, error, allowed)
