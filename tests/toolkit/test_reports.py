@@ -226,11 +226,11 @@ def test_github_shows_the_ten_worst() -> None:
 
 
 def test_github_text_comes_out_as_it_went_in() -> None:
-    odd = failure(output="a:b,c%\n", reason="50%\r\n::error::off", index=None)
+    odd = failure(output="a:b,c%\n", reason="50%0A\r\n::error::off", index=None)
     command = COMMAND.fullmatch(report(odd).render("github"))
     assert command is not None
     assert decoded(command[2]) == "m.onnx: a:b,c%\n is not equal (sequence)"
-    assert decoded(command[3]).startswith("50%\r\n::error::off (batch 2, frames 16)")
+    assert decoded(command[3]).startswith("50%0A\r\n::error::off (batch 2, frames 16)")
 
 
 def test_github_tells_that_all_is_equal() -> None:
