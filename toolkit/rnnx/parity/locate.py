@@ -51,7 +51,7 @@ class Known:
     def like(self, computed: Array) -> Known:
         """As many of the first frames as a stream has computed."""
         axis = self.time_axis
-        if axis is None or computed.ndim != self.wanted.ndim:
+        if axis is None or not self.is_as_wide(computed):
             return self
         frames = range(min(computed.shape[axis], self.wanted.shape[axis]))
         exact = None if self.exact is None else self.exact.take(frames, axis)
@@ -200,7 +200,9 @@ def _run(model: ir.Model, trial: Trial, inputs: Arrays, known: Mapping[Place, Kn
     wires = find_wires(model, trial.contract, known.keys())
     expose(model, wires)
     whole = _computed(model, wires, inputs)
-    like = {wire: known[wire.place].like(whole[wire]) for wire in wires}
+    like = {wire: known[wire.place] for wire in wires}
+    if trial.contract.streaming:
+        like = {wire: one.like(whole[wire]) for wire, one in like.items()}
     # A module's wire of another width is none of torch's tensors; a layer's must be.
     wires = [wire for wire in wires if wire.is_certain or like[wire].is_as_wide(whole[wire])]
     names = cut(model, wires)
