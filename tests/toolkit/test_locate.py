@@ -176,6 +176,34 @@ def test_a_planted_fault_is_located(
     assert first.local > 1e-3
 
 
+def cache_stands_still(model: ModelProto) -> None:
+    """The cache of the convolution keeps its first frames."""
+    faults.state_stands_still("s000")(model)
+
+
+def cache_a_frame_late(model: ModelProto) -> None:
+    """The cache takes the frames before the last ones."""
+    (node,) = (node for node in model.graph.node if "s000_out" in node.output)
+    bounds = {1: np.array([-3]), 2: np.array([-1])}
+    for position, bound in bounds.items():
+        name = f"late{position}"
+        model.graph.initializer.append(numpy_helper.from_array(bound, name))
+        node.input[position] = name
+
+
+@pytest.mark.parametrize("fault", [cache_stands_still, cache_a_frame_late])
+def test_what_is_carried_wrongly_is_located_in_the_second_call(
+    artifacts: dict[bool, Path], tmp_path: Path, fault: Fault
+) -> None:
+    plant(artifacts[True], tmp_path / "faulty.onnx", fault)
+    location = locate(tmp_path / "faulty.onnx")
+    assert location.first is not None
+    assert (location.first.block, location.first.first_step) == ("front", 8)
+    assert location.run == {"batch": 2, "frames": 16, "calls": 2}
+    failed = {block.block for block in location.blocks if not block.passed}
+    assert failed == {"front"}
+
+
 def test_the_error_is_told_apart_from_what_it_does_later(
     artifacts: dict[bool, Path], tmp_path: Path
 ) -> None:

@@ -41,7 +41,7 @@ class Location:
 
     Attributes:
         blocks: every one of which torch tells the values.
-        run: the run that was looked at: its batch and its frames.
+        run: the run that was looked at: its batch, its frames, and where there were two, its calls.
     """
 
     blocks: tuple[Block, ...]
