@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+import torch
 from onnx import ModelProto, helper, numpy_helper
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import crnn
 import faults
@@ -331,3 +333,38 @@ def test_what_cannot_be_looked_into_is_refused(artifacts: dict[bool, Path], tmp_
     rnnx.to_streaming(artifacts[False], tmp_path / "fixed.onnx", chunk=4)
     with pytest.raises(rnnx.InputError, match="takes chunks of 4 frames"):
         rnnx.check(tmp_path / "fixed.onnx", model, args, locate=True, probes=["sequence"])
+
+
+class Packs(torch.nn.Module):
+    """Layers over packed sequences, whose frames no tensor of torch's holds as the graph does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lower = torch.nn.Linear(4, 4)
+        self.rnn = torch.nn.GRU(4, 4, batch_first=True)
+        self.head = torch.nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        packed = pack_padded_sequence(self.lower(x), lengths, batch_first=True)
+        y, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=x.shape[1])
+        out: torch.Tensor = self.head(y)
+        return out
+
+
+def test_what_cannot_be_told_apart_is_told(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, args = Packs().eval(), (torch.randn(2, 7, 4), torch.tensor([7, 4]))
+    rnnx.export(model, args, tmp_path / "m.onnx")
+    plant(tmp_path / "m.onnx", tmp_path / "faulty.onnx", faults.roll_gates(0))
+    found = {}
+    for name in ("m", "faulty"):
+        path = tmp_path / f"{name}.onnx"
+        found[name] = rnnx.check(path, model, locate=True, probes=["sequence"]).location
+    right, wrong = found["m"], found["faulty"]
+    assert right is not None
+    assert right.first is None
+    assert wrong is not None
+    assert wrong.first is not None
+    assert (wrong.first.block, wrong.first.others) == ("head", ("rnn",))
+    assert wrong.sentence.endswith("; rnn cannot be told apart from it")
+    assert wrong.blocks[0].others == ()

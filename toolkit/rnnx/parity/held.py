@@ -15,7 +15,7 @@ from rnnx.parity.judge import Pair, floors_of, judge
 from rnnx.parity.report import Finding
 from rnnx.parity.trial import Trial
 from rnnx.parity.watching import Place
-from rnnx.parity.wires import Wire, cut, expose, find_wires
+from rnnx.parity.wires import Wire, cut, expose, find_wires, modules_behind
 from rnnx_exporters.artifact import load_graph
 from rnnx_exporters.proof import session_of
 from rnnx_runtime import Contract
@@ -63,12 +63,14 @@ class Held:
         wire: the wire.
         whole, apart: computed in the whole run, and where all before it is as torch has it.
         known: torch's, of as many frames.
+        others: the other modules that compute it, of which torch tells nothing.
     """
 
     wire: Wire
     whole: Array
     apart: Array
     known: Known
+    others: tuple[str, ...]
 
     def judge(self, gate: Gate, computed: Array) -> Finding | None:
         """How far that is; None where torch itself is too far off to judge."""
@@ -111,7 +113,9 @@ def hold(
     ]
     parts = _computed(model, wires, contract, given, states)
     apart = {wire: _joined(parts[wire], like[wire], wire) for wire in wires}
-    return [Held(wire, whole[wire], apart[wire], like[wire]) for wire in wires]
+    return [
+        Held(wire, whole[wire], apart[wire], like[wire], modules_behind(wire)) for wire in wires
+    ]
 
 
 def _computed(

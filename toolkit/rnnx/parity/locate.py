@@ -7,6 +7,7 @@ block is given what torch gives it and shows its own error only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -165,6 +166,7 @@ def _block(gate: Gate, group: Sequence[Held]) -> Block:
         accumulated=max((found.max_abs for found in total), default=0.0),
         first_step=min((step for step in steps if step is not None), default=None),
         passed=not failed,
+        others=tuple(dict.fromkeys(name for one in group for name in one.others)),
         reason=next((found.reason for _, found in failed if found.reason), None),
     )
 
@@ -180,7 +182,7 @@ def _first_step(gate: Gate, held: Held) -> int | None:
         exact = None if known.exact is None else known.exact.take([frame], axis)
         one = Known(known.wanted.take([frame], axis), exact, None)
         apart = held.apart.take([frame], axis)
-        found = Held(held.wire, apart, apart, one).judge(gate, apart)
+        found = replace(held, known=one).judge(gate, apart)
         if found is not None and not found.passed:
             return frame
     return None
