@@ -113,8 +113,10 @@ def hold(
     ]
     parts = _computed(model, wires, contract, given, states)
     apart = {wire: _joined(parts[wire], like[wire], wire) for wire in wires}
+    told = {wire.module for wire in wires}
     return [
-        Held(wire, whole[wire], apart[wire], like[wire], modules_behind(wire)) for wire in wires
+        Held(wire, whole[wire], apart[wire], like[wire], modules_behind(wire, told))
+        for wire in wires
     ]
 
 

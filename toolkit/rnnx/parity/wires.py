@@ -80,8 +80,8 @@ def cut(model: ir.Model, wires: Sequence[Wire]) -> list[str]:
     return names
 
 
-def modules_behind(wire: Wire) -> tuple[str, ...]:
-    """The other modules that compute a wire of a graph that is cut: torch tells nothing of them."""
+def modules_behind(wire: Wire, told: Collection[str]) -> tuple[str, ...]:
+    """The modules that compute a wire of a graph that is cut, but its own and those `told` of."""
     found, nodes = set(), [wire.value.producer()]
     seen = set(nodes)
     while nodes:
@@ -92,7 +92,8 @@ def modules_behind(wire: Wire) -> tuple[str, ...]:
         before = {value.producer() for value in node.inputs if value is not None} - seen
         seen |= before
         nodes += before
-    return tuple(sorted(path for path in found if path and not _are_related(path, wire.module)))
+    own = {path for path in found if _are_related(path, wire.module)}
+    return tuple(sorted(found - own - {"", *told}))
 
 
 def _owners(node: ir.Node) -> Iterator[str]:
