@@ -34,8 +34,11 @@ def rows_of(classes: int) -> list[list[str]]:
     log_probs = made_up(classes)
     runs = {
         "greedy": decoding(CTCGreedySearch(), log_probs),
-        "beam 10": decoding(CTCBeamSearch(beam_size=10), log_probs),
-        "beam 10, min_log_prob -8": decoding(CTCBeamSearch(min_log_prob=-8), log_probs),
+        "beam 10": decoding(CTCBeamSearch(), log_probs),
+        "beam 10, max_delay 50": decoding(CTCBeamSearch(max_delay=50), log_probs),
+        "beam 10, max_delay 50, min_log_prob -8": decoding(
+            CTCBeamSearch(max_delay=50, min_log_prob=-8), log_probs
+        ),
     }
     return [
         [name, f"{classes}", f"{FRAMES / timing.median * 1e6:.0f}", f"{timing.median / FRAMES:.0f}"]

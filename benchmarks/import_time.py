@@ -1,7 +1,8 @@
-"""What `import rnnx_runtime` costs beyond numpy and onnxruntime, in fresh processes in turn."""
+"""What `import rnnx_runtime` costs behind numpy and onnxruntime, in fresh processes."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -16,12 +17,17 @@ from rnnx.bench import one_core
 from rnnx.table import render
 
 PROCESSES = 41
-IMPORTS = ("numpy, onnxruntime", "numpy, onnxruntime, rnnx_runtime")
-PROGRAM = """
-import time
-begun = time.process_time()
-import {}
-print(time.process_time() - begun)
+# One after the other: a difference between processes would be lost in what differs between them.
+IMPORTS = ("numpy", "onnxruntime", "rnnx_runtime")
+# CPU time, which other processes disturb least.
+PROGRAM = f"""
+import json, time
+from importlib import import_module
+times = [time.process_time()]
+for module in {IMPORTS}:
+    import_module(module)
+    times.append(time.process_time())
+print(json.dumps([1000 * (b - a) for a, b in zip(times, times[1:])]))
 """
 
 
@@ -29,23 +35,22 @@ def main() -> None:
     print(f"Python {platform.python_version()}, numpy {np.__version__},", end=" ")
     print(f"onnxruntime {ort.__version__}, {platform.machine()}, one core")
     with one_core(), tempfile.TemporaryDirectory() as compiled:
-        milliseconds(IMPORTS[1], compiled)  # compiles, as an installation does
-        turns = [[milliseconds(name, compiled) for name in IMPORTS] for _ in range(PROCESSES)]
-    differences = [more - less for less, more in turns]
-    columns = [*zip(*turns, strict=True), differences]
+        milliseconds(compiled)  # compiles, as an installation does
+        columns = zip(*(milliseconds(compiled) for _ in range(PROCESSES)), strict=True)
     rows = [
-        [name, f"{statistics.median(column):.1f}", f"{min(column):.1f}"]
-        for name, column in zip((*IMPORTS, "the difference"), columns, strict=True)
+        [name, *(f"{quartile:.1f}" for quartile in statistics.quantiles(column, n=4))]
+        for name, column in zip(IMPORTS, columns, strict=True)
     ]
-    print(render(["import", "median CPU ms", "least"], rows))
+    print(render(["import, CPU ms", "1st quartile", "median", "3rd quartile"], rows))
 
 
-def milliseconds(modules: str, compiled: str) -> float:
-    """CPU time, which other processes disturb least."""
-    command = [sys.executable, "-P", "-c", PROGRAM.format(modules)]
+def milliseconds(compiled: str) -> list[float]:
+    """What each import takes in a process whose bytecode is kept in that folder."""
+    command = [sys.executable, "-P", "-c", PROGRAM]
     environment = os.environ | {"PYTHONPYCACHEPREFIX": compiled, "PYTHONDONTWRITEBYTECODE": ""}
     done = subprocess.run(command, capture_output=True, check=True, env=environment)
-    return 1000 * float(done.stdout)
+    taken: list[float] = json.loads(done.stdout)
+    return taken
 
 
 if __name__ == "__main__":

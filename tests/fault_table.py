@@ -87,7 +87,7 @@ class Words(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = nn.Embedding(5000, 4)
+        self.table = nn.Embedding(20_000, 4)
         self.rnn = nn.GRU(4, 4, batch_first=True)
 
     def forward(self, words: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ MORE: dict[str, Callable[[], Network]] = {
     "gates-lstm": lambda: network(lambda: Gates("LSTM"), X),
     "gates-gru": lambda: network(lambda: Gates("GRU"), X),
     "sum": lambda: network(Sum, X),
-    "words": lambda: (network(Words)[0], (torch.randint(5000, X[:2]),)),
+    "words": lambda: (network(Words)[0], (torch.randint(20_000, X[:2]),)),
 }
 AXES: dict[str, Any] = {
     "packs": ({0: "batch", 1: "time"}, {0: "batch"}),
@@ -141,7 +141,7 @@ def feed(faulty: Callable[..., Any]) -> RunnerFault:
 
 LSTM = "y s000 s001 s002 s003"
 UPPER = "y s002 s003"
-FAULTS: dict[str, Planted] = {
+FAULTS = {
     "LSTM gates rolled": Planted("lstm", True, faults.roll_gates(0), LSTM),
     "upper LSTM gates rolled": Planted("lstm", True, faults.roll_gates(1), UPPER),
     "GRU gates rolled": Planted("gru", True, faults.roll_gates(0), "y s000 s001"),
@@ -221,7 +221,7 @@ FAULTS: dict[str, Planted] = {
     "noise": Planted("lstm", True, faults.with_noise),
     "start state forgotten": Planted("learned", True, faults.forgotten_start),
     "a sum that forgets": Planted("sum", True, faults.scaled("s000_out", 1 - 1e-6)),
-    "the last word of a long table": Planted("words", True, faults.table_row(4999)),
+    "the last word of a long table": Planted("words", True, faults.table_row(19_999)),
     "caches start a frame later": Planted("look-ahead", True, faults.caches_start_later),
     "caches filled by ones": Planted("look-ahead", True, faults.caches_filled_by_ones),
     "cache of a convolution off by one": Planted("look-ahead", True, faults.moved_cache("s000")),
@@ -237,9 +237,11 @@ FAULTS: dict[str, Planted] = {
     "look-ahead: reset keeps the states": Planted(
         "look-ahead", True, ("reset", runner_faults.first_state_kept)
     ),
-    "state never fed back": Planted("lstm", True, feed(runner_faults.never_fed_back)),
-    "reset at each chunk": Planted("lstm", True, feed(runner_faults.reset_at_each_feed)),
-    "stale double buffer": Planted("lstm", True, feed(runner_faults.one_call_behind)),
+    "state never fed back": Planted("lstm", True, feed(runner_faults.never_fed_back), quick=False),
+    "reset at each chunk": Planted(
+        "lstm", True, feed(runner_faults.reset_at_each_feed), quick=False
+    ),
+    "stale double buffer": Planted("lstm", True, feed(runner_faults.one_call_behind), quick=False),
     "one buffer for all results": Planted(
         "lstm", True, feed(runner_faults.one_buffer_for_all_results)
     ),

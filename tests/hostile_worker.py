@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnx.start_probe import peak_memory
-from rnnx_runtime import Contract, Model, RnnxError, Seq2Seq, Stream, load_contract
+from rnnx_runtime import Contract, Model, RnnxError, Seq2Seq, Stream, StreamPool, load_contract
 from rnnx_runtime.samples import random_inputs
 
 HANG = 60.0  # seconds; a case takes milliseconds
@@ -45,7 +45,7 @@ class Worker:
             return self._renewed(f"it hangs: no answer after {self._hang:g} s")
         try:
             answer: str | None = self._connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return self._renewed("the process died")
         return answer and self._renewed(answer)  # its memory is no measure for the next
 
@@ -99,6 +99,7 @@ def open_file(data: bytes) -> None:
     assert Contract.from_json(contract.to_json()).to_json() == contract.to_json()
     if contract.streaming:
         _stream(model.stream())
+        _pool(StreamPool(model, max_streams=2))
     else:
         _feed(model.run, contract, 5)
 
@@ -112,6 +113,21 @@ def _stream(stream: Stream) -> None:
     twin.flush()
     stream.reset()
     _feed(stream.feed, contract, 3)
+
+
+def _pool(pool: StreamPool) -> None:
+    """Two streams together, then a third, for which one is put aside and taken back."""
+    streams = [pool.open(), pool.open()]
+    for frames in (450, 1, 8):
+        for stream in streams:
+            _feed(stream.push, pool.model.contract, frames)
+        pool.run()
+        for stream in streams:
+            stream.pull()
+    for stream in (pool.open(), *streams):
+        _feed(stream.push, pool.model.contract, 3)
+        stream.flush()
+        stream.close()
 
 
 def _feed(run: Callable[..., object], contract: Contract, frames: int) -> None:

@@ -13,6 +13,7 @@ from rnnx_exporters.wire_shapes import forget_shapes
 from rnnx_runtime.contract import Contract, Dims, Port, State
 
 _BATCH = 1
+_MOST_SIZES = 64  # numbers in a tensor of sizes
 
 
 def fix_shapes(model: ir.Model, contract: Contract) -> Contract:
@@ -29,7 +30,8 @@ def fix_shapes(model: ir.Model, contract: Contract) -> Contract:
     for value in (*model.graph.inputs, *model.graph.outputs):
         value.shape = ir.Shape(dims[str(value.name)])
     _infer(model)
-    while optimizer.fold_constants(model).modified:  # sizes, and what is computed from them
+    # Sizes, and what is computed from them; weights that are kept small stay so.
+    while optimizer.fold_constants(model, input_size_limit=_MOST_SIZES).modified:
         _infer(model)
     return fixed
 

@@ -2,8 +2,9 @@
 
 With one sequence and one frame nearly all axes have length 1, so a Squeeze, Reshape or Transpose
 leaves the memory as it is: the same numbers in the same order under another shape. Whoever reads
-them reads what they were made of, and the operator is left out. What the graph takes and gives has
-the shape that is handiest inside; the same memory is bound under that.
+them reads what they were made of, and the operator is left out. A Scan over one frame is its body.
+What the graph takes and gives has the shape that is handiest inside; the same memory is bound under
+that.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from onnx_ir.passes import common
 
 from rnnx_exporters.fixed_shapes import fix_shapes
 from rnnx_exporters.proof import session_of
+from rnnx_exporters.scan_once import run_once
+from rnnx_exporters.wire_shapes import Shapes
 from rnnx_runtime.contract import Contract
 from rnnx_runtime.samples import random_inputs
 
@@ -27,7 +30,6 @@ _RESHAPING = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 _RECURRENT = ("DynamicQuantizeLSTM", "GRU", "LSTM", "RNN")
 
 Shape = tuple[int, ...]
-Shapes = dict[ir.Value, Shape]
 
 
 def step_form(model: ir.Model, contract: Contract) -> ir.Model:
@@ -39,7 +41,10 @@ def step_form(model: ir.Model, contract: Contract) -> ir.Model:
     step = model.clone()
     _unmask(step, contract)
     fix_shapes(step, dataclasses.replace(contract, chunk=contract.chunk_multiple, masks=()))
-    wires = _Wires(step, _shapes(step, contract))
+    shapes = _shapes(step, contract)
+    if run_once(step.graph, shapes):
+        shapes = _shapes(step, contract)
+    wires = _Wires(step, shapes)
     wires.choose_input_shapes()
     wires.read_origins()
     wires.give_origins()
@@ -98,6 +103,9 @@ def _origin(node: ir.Node, shapes: Shapes) -> ir.Value | None:
         return node.inputs[0]
     if node.op_type == "Transpose":
         return node.inputs[0] if _keeps_order(node, shapes) else None
+    if node.op_type == "Gather":  # the only one there is: as many numbers come out as went in
+        index = _constant(node.inputs[1])
+        return node.inputs[0] if index is not None and index.size == 1 else None
     if node.op_type == "Where":
         return node.inputs[1] if _is_true(node.inputs[0]) else None
     if node.op_type == "Slice":

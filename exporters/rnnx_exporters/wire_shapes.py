@@ -28,6 +28,7 @@ _LENGTHS = (*range(64, 64 + _REST), 720, 8192, 96000)
 _UNKNOWN = "unk__"
 
 Array = npt.NDArray[Any]
+Shapes = dict[ir.Value, tuple[int, ...]]
 
 
 class WireShapes:

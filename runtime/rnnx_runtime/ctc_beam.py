@@ -103,10 +103,10 @@ class _Prefix:
         if self.non_blank.score > -inf:
             yield self.non_blank.spans[:-1]  # the last one may become longer
 
-    def beginning(self, spans: tuple[Span, ...]) -> _Prefix:
-        """Only the paths of an ending that begins with these spans."""
+    def agreeing(self, late: tuple[Span, ...], latest: int) -> _Prefix:
+        """Only the paths of an ending whose labels that end by `latest` are those in `late`."""
         blank, non_blank = (
-            ending if ending.spans[: len(spans)] == spans else _NOTHING
+            ending if _ended(ending.spans, latest) == late else _NOTHING
             for ending in (self.blank, self.non_blank)
         )
         return _Prefix(self.labels, blank, non_blank)
@@ -132,7 +132,7 @@ class CTCBeamSearch(FrameDecoder[list[Span]]):
         min_log_prob: a class less probable than this counts as impossible in a frame, but for the
             most probable one; None keeps all.
         max_delay: frames behind its end after which a label is settled as the best prefix has it;
-            prefixes that have another there are dropped. Streams without end need it: where two
+            prefixes that have others are dropped. Streams without end need it: where two
             prefixes stay equally good, None waits for `flush`, and holds all behind them.
 
     Raises:
@@ -229,14 +229,12 @@ class CTCBeamSearch(FrameDecoder[list[Span]]):
         """Have all prefixes agree with the best about labels that ended `max_delay` ago."""
         if self._max_delay is None:
             return []
-        best, latest = self._prefixes[0].paths.spans, position - self._max_delay
-        late = tuple(span for span in best if span.end <= latest)
-        if not late:
-            return []
-        agreeing = (prefix.beginning(late) for prefix in self._prefixes)
+        latest = position - self._max_delay
+        late = _ended(self._prefixes[0].paths.spans, latest)
+        agreeing = (prefix.agreeing(late, latest) for prefix in self._prefixes)
         possible = [prefix for prefix in agreeing if prefix.paths.score > -inf]
         self._prefixes = sorted(possible, key=lambda prefix: -prefix.paths.score)
-        return self._settle()
+        return self._settle() if late else []
 
     def _settle(self) -> list[Span]:
         final = [spans for prefix in self._prefixes for spans in prefix.final()]
@@ -244,6 +242,10 @@ class CTCBeamSearch(FrameDecoder[list[Span]]):
         settled = [spans[0] for spans in alike]
         self._prefixes = [prefix.behind(len(settled)) for prefix in self._prefixes]
         return settled
+
+
+def _ended(spans: tuple[Span, ...], latest: int) -> tuple[Span, ...]:
+    return tuple(span for span in spans if span.end <= latest)
 
 
 def _log_add(a: float, b: float) -> float:

@@ -4,15 +4,13 @@ It computes what the artifact's own graph does, without the operators that only 
 shape; one node each costs as much as a small layer's arithmetic. Its weights are those of the
 artifact, told by their places in the file. Where the file is not as it was written, another tool
 has moved them: then there is no step form, and the artifact's own graph does all.
+
+What reads the record is imported when there is one.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +50,8 @@ def open_step(text: str | None, path: str, options: ort.SessionOptions) -> Step 
     """The step form of the artifact at `path`, from the text in its metadata; None without one."""
     if text is None or len(text) > MAX_BYTES:
         return None
+    import json
+
     try:
         return _open(json.loads(text), path, options)
     except Exception:  # whatever is wrong with it: the artifact's own graph does the same
@@ -78,6 +78,10 @@ def pack(
     Raises:
         ValueError: `file` does not hold a weight.
     """
+    import base64
+    import json
+    import zlib
+
     places = [
         [name, str(w.dtype), list(w.shape), file.index(w.tobytes())] for name, w in weights.items()
     ]
@@ -116,6 +120,8 @@ def _weight(data: npt.NDArray[Any], dtype: str, shape: list[int], start: int) ->
 
 
 def _digest(weights: Any) -> str:
+    import hashlib
+
     digest = hashlib.sha256()
     for weight in weights:
         digest.update(np.ascontiguousarray(weight).data)
@@ -123,6 +129,9 @@ def _digest(weights: Any) -> str:
 
 
 def _inflated(text: str) -> bytes:
+    import base64
+    import zlib
+
     inflater = zlib.decompressobj()
     graph = inflater.decompress(base64.b64decode(text, validate=True), MAX_BYTES)
     if not inflater.eof:

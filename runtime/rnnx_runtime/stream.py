@@ -37,7 +37,7 @@ from rnnx_runtime.seats import Seats
 
 Array = npt.NDArray[Any]
 
-_LARGEST_TAIL = 1 << 26  # numbers
+_LARGEST_TAIL = 1 << 24  # numbers
 _NOTHING: Mapping[str, Array] = MappingProxyType({})
 
 

@@ -68,8 +68,32 @@ class Strided(nn.Module):
         return self.gru(self.stem(x.transpose(1, 2)).transpose(1, 2))[0]
 
 
+class Loops(nn.Module):
+    """Two loops of its own, one over what the other gives; a state is an output as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.LSTMCell(6, 8), nn.RNNCell(8, 8)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        zeros = torch.zeros(x.shape[0], 8)
+
+        def smoothed(state: Any, frame: Tensor) -> Any:
+            h, c = self.first(frame, state)
+            return (0.9 * h, c), h
+
+        def squared(h: Tensor, frame: Tensor) -> Any:
+            h = self.second(frame.square(), h)
+            return h, h
+
+        _, y = rnnx.scan(smoothed, (zeros, zeros), x)
+        h, y = rnnx.scan(squared, zeros, y)
+        return y, h
+
+
 def exported(path: Path, module: nn.Module) -> rnnx.Model:
-    rnnx.export(module, (torch.randn(2, 30, 6),), path, streaming=True)
+    axes = {"x": {0: "batch", 1: "time"}}
+    rnnx.export(module, (torch.randn(2, 30, 6),), path, dynamic_shapes=axes, streaming=True)
     return rnnx.Model(path)
 
 
@@ -133,12 +157,13 @@ def test_steps_equal_torch_and_the_artifacts_own_graph(
     assert all(map(same, found, in_steps(without_step(model), X.numpy())))
 
 
-@pytest.mark.parametrize(("network", "step"), [(Denoiser, 1), (Strided, 2)])
+@pytest.mark.parametrize(("network", "step"), [(Denoiser, 1), (Strided, 2), (Loops, 1)])
 def test_caches_masks_and_strides(tmp_path: Path, network: type[nn.Module], step: int) -> None:
     model = exported(tmp_path / "model.onnx", network())
     assert model.step is not None
     assert model.step.frames == model.contract.chunk_multiple == step
     assert not any(name.startswith("mask") for name in model.step.shapes)
+    assert "Scan" not in operators_of(tmp_path / "model.onnx")
     found, own = (in_steps(m, X.numpy(), step) for m in (model, without_step(model)))
     assert all(map(same, found, own))
 

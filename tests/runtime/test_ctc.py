@@ -249,8 +249,8 @@ def test_labels_that_stay_unsure_are_settled_after_max_delay() -> None:
     for frame in scores:
         settled += search.feed(frame[None])
         hypotheses = search.hypotheses()
-        assert all(span.end > search.position - 10 for span in hypotheses[0].spans)
-        assert all(len(h.spans) < 10 for h in hypotheses)
+        held = [span for h in hypotheses for span in h.spans]
+        assert all(span.end > search.position - 10 for span in held)
         assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
     assert len(settled + search.flush()) == 500
     patient.feed(scores)

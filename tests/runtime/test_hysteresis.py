@@ -119,6 +119,12 @@ def test_voice_is_found_with_little_delay() -> None:
     ]
 
 
+def test_padding_ends_where_the_span_before_does() -> None:
+    probs = np.array([0, 1, 0, 0, 1, 0, 0.0])[:, None]
+    events = whole(Hysteresis(min_duration_off=2, padding=2), probs)
+    assert [event.span[1:3] for event in events if event.ended] == [(0, 4), (4, 7)]
+
+
 class _ForgetsTheGap(Hysteresis):
     """A gap across the border of two chunks ends at the border."""
 

@@ -112,20 +112,22 @@ def test_a_top_p_of_one_keeps_even_what_rounding_would_lose() -> None:
     assert sampling_probs([[0.0, -45.0]], top_p=1)[0].tolist() == probs.tolist()
 
 
-class _Last(np.random.Generator):
-    """Draws the largest number below 1."""
+class _Loaded(np.random.Generator):
+    """Draws always the same number."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: float) -> None:
         super().__init__(np.random.PCG64(0))
+        self.number = number
 
     def random(self, size: Any = None) -> Any:  # type: ignore[override]
-        return np.full(size, np.nextafter(1, 0))
+        return np.full(size, self.number)
 
 
 @given(logits=LOGITS)
-def test_the_largest_number_draws_a_possible_id(logits: list[float]) -> None:
-    ids = sample([logits], _Last())
-    assert sampling_probs([logits])[0, ids[0]] > 0
+def test_the_smallest_and_the_largest_number_draw_possible_ids(logits: list[float]) -> None:
+    possible = np.flatnonzero(np.array(logits) > -math.inf)
+    assert sample([logits], _Loaded(0.0)) == [possible[0]]
+    assert sample([logits], _Loaded(np.nextafter(1, 0))) == [possible[-1]]
 
 
 @pytest.mark.parametrize(

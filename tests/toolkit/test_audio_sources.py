@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnx import audio
@@ -208,6 +209,13 @@ def test_a_rate_that_the_file_denies_is_refused(tmp_path: Path) -> None:
     assert open_source(str(tmp_path / "a.npy"), taking(MONO), chunk=1, rate=50).rate == 50
 
 
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), 1e-3, 1e9])
+def test_a_rate_that_is_none_is_refused(tmp_path: Path, rate: float) -> None:
+    (tmp_path / "a.raw").write_bytes(bytes(20))
+    with pytest.raises(InputError, match=r"is none|cannot be resampled"):
+        open_source(str(tmp_path / "a.raw"), taking(MONO, 16000), chunk=1, form="s16le", rate=rate)
+
+
 @given(
     lengths=st.lists(st.integers(0, 20), max_size=8),
     chunk=st.integers(1, 30),
@@ -220,3 +228,28 @@ def test_blocks_of_any_length_are_cut_alike(lengths: list[int], chunk: int, star
     assert np.concatenate([*found, row[:0]]).tolist() == row[start:].tolist()
     assert all(len(part) == chunk for part in found[:-1])
     assert all(0 < len(part) <= chunk for part in found)
+
+
+def written(form: str) -> bytes:
+    """A sound file of 50 frames."""
+    file = io.BytesIO()
+    soundfile.write(file, noise(50, 2), 16000, format=form, subtype="PCM_16")
+    return file.getvalue()
+
+
+@settings(max_examples=100)
+@given(
+    suffix=st.sampled_from(["wav", "flac", "aiff"]),
+    changes=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 255)), max_size=6),
+    length=st.none() | st.integers(0, 99),
+)
+def test_damaged_sound_gives_frames_or_an_error_that_is_ours(
+    suffix: str, changes: list[tuple[int, int]], length: int | None
+) -> None:
+    data = bytearray(written(suffix.upper()))
+    for place, value in changes:
+        data[place % len(data)] = value
+    with tempfile.TemporaryDirectory() as folder, suppress(InputError):
+        path = Path(folder, f"a.{suffix}")
+        path.write_bytes(data[:length])
+        assert joined(open_source(str(path), taking(STEREO), chunk=20)).shape[1:] in ((2,), ())

@@ -6,6 +6,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -171,6 +172,30 @@ def test_what_a_run_forgets_is_seen_in_its_bytes(
             assert run_quietly(*run_it) == 2
         assert run_quietly(*run_it) in (0, 2)
     assert (tmp_path / "out").read_bytes() != (tmp_path / "whole").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name open files")
+def test_rows_are_on_the_disk_before_a_checkpoint_tells_of_them(
+    tmp_path: Path, artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_fsync(handle: int) -> None:
+        done.append(f"sync {Path(f'/proc/self/fd/{handle}').readlink().name}")
+        fsync(handle)
+
+    def note_replace(old: str, new: str) -> None:
+        done.append(f"{Path(old).name} becomes {Path(new).name}")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    np.save(tmp_path / "a.npy", values(3))
+    run_it = ["stream", artifacts["gru"], "--input", tmp_path / "a.npy", "--chunk", 50]
+    assert run_quietly(*run_it, "-o", tmp_path / "out", "--checkpoint", tmp_path / "s") == 0
+    saved = ["sync out", "sync s.new", "s.new becomes s", f"sync {tmp_path.name}"]
+    assert done == [f"sync {tmp_path.name}", *saved]
 
 
 # --- killed

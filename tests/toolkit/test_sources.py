@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import tempfile
 import wave
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -403,3 +404,18 @@ def test_a_source_begins_at_any_frame(tmp_path: Path, suffix: str) -> None:
     for start in (0, 6, 18, 20):
         found = [feeds["x"][0] for feeds in source.chunks(start)]
         assert np.array_equal(np.concatenate([*found, rows[:0]]), rows[start:])
+
+
+@given(
+    text=st.text(st.sampled_from('0123456789.,-+e"{}[]:x \nnulNa\r\t\0\ufeffé'), max_size=60)
+    | st.lists(st.sampled_from(['{"x": [1, 2, 3]}', "1,2,3", "x0,x1,x2", '{"x": 1}'])).map(
+        "\n".join
+    ),
+    suffix=st.sampled_from(["csv", "jsonl"]),
+)
+def test_any_text_gives_frames_or_an_error_that_is_ours(text: str, suffix: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, suppress(InputError):
+        path = Path(folder, f"a.{suffix}")
+        path.write_text(text, encoding="utf-8")
+        for feeds in open_source(str(path), taking(X), chunk=2).chunks(0):
+            fit_inputs(taking(X), feeds)

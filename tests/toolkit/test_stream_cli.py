@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ def adder(tmp_path: Path) -> Path:
 def saved_csv(path: Path, rows: Any) -> Path:
     path.write_text("\n".join(",".join(map(str, row)) for row in rows))
     return path
+
+
+def saved_wav(path: Path, rows: Any) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((rows.shape[1], 2, 8000, 0, "NONE", ""))
+        file.writeframes(rows.astype("<i2").tobytes())
 
 
 def table(text: str) -> Any:
@@ -195,6 +202,27 @@ def test_without_a_resampler_another_rate_is_refused_before_anything_is_written(
     assert printed.out == ""
     assert "a.wav' from 8000 to 16000 frames a second needs the package 'soxr'" in printed.err
     assert "hint: pip install 'rnnx[audio]'" in printed.err
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.csv", "x.jsonl", "x.wav"])
+def test_the_base_install_reads_these(
+    tmp_path: Path, adder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for package in ("soundfile", "soxr", "sounddevice"):
+        monkeypatch.setitem(sys.modules, package, None)
+    rows, path = frames(20), tmp_path / name
+    writers: dict[str, Callable[[], object]] = {
+        "x.npy": lambda: np.save(path, rows),
+        "x.npz": lambda: np.savez(path, x=rows),
+        "x.csv": lambda: saved_csv(path, rows),
+        "x.jsonl": lambda: path.write_text("".join(f'{{"x": {row}}}\n' for row in rows.tolist())),
+        "x.wav": lambda: saved_wav(path, rows),
+    }
+    writers[name]()
+    assert exit_code("stream", adder, "--input", path, "--chunk", 3) == 0
+    sums = table(capsys.readouterr().out)[:, -2:].astype(np.float32)
+    scale = np.float32(2**15 if name == "x.wav" else 1)
+    assert np.array_equal(sums * scale, np.cumsum(rows, axis=0))
 
 
 def test_progress_shows_on_a_terminal_only(

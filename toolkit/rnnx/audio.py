@@ -20,6 +20,8 @@ Array = npt.NDArray[Any]
 # Frames that a file is read in: what is dropped to reach a place is dropped in few steps.
 FILE_BLOCK = 1 << 14
 
+_MOST_TIMES = 256  # soxr crashes somewhere above
+
 
 @dataclass(frozen=True, slots=True)
 class Audio:
@@ -72,10 +74,16 @@ def resampled(audio: Audio, rate: float | None) -> Audio:
 
     Raises:
         MissingExtraError: soxr is not installed.
+        InputError: one rate is a great many times the other.
     """
     if audio.rate is None or rate is None or audio.rate == rate:
         return audio
     before = audio.rate
+    if max(before, rate) > _MOST_TIMES * min(before, rate):
+        raise InputError(
+            f"{audio.name!r} cannot be resampled from {before:g} to {rate:g} frames a second",
+            hint="One of the two is hardly the rate of this sound.",
+        )
     soxr = load("soxr", f"resampling {audio.name!r} from {before:g} to {rate:g} frames a second")
 
     def filtered() -> Iterator[Array]:

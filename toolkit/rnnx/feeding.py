@@ -136,15 +136,12 @@ def _run_kept(stream: Stream, source: Source, plan: Plan, tell: Tell, watch: Wat
     """Run from the last checkpoint on, and leave others."""
     output, kept_at = _kept_paths(stream, plan)
     identity = _identity(stream, source, plan)
-    before = checkpoint.load(kept_at)
-    record = memory = None
+    before = _restored(stream, kept_at, identity)
     if before is not None:
-        before.hold(kept_at, identity)
-        stream.restore(before.snapshot)
-        record, memory = before.output, before.sink
         tell(_story(before, source, kept_at))
-        if before.finished:
-            return
+    if before is not None and before.finished:
+        return
+    record, memory = (None, None) if before is None else (before.output, before.sink)
     with KeptFile(output, record) as file:
         contract, as_json, rate = stream.model.contract, plan.as_json, source.rate
         sink = Sink(file, contract, as_json=as_json, rate=rate, memory=memory)
@@ -159,6 +156,15 @@ def _run_kept(stream: Stream, source: Source, plan: Plan, tell: Tell, watch: Wat
         _feed(stream, watch(chunks, source, stream), sink)
         save(finished=True)
     _tell_all(stream, source, sink, tell)
+
+
+def _restored(stream: Stream, kept_at: str, identity: dict[str, Any]) -> Checkpoint | None:
+    """The last checkpoint, if there is one, with the stream where it was then."""
+    before = checkpoint.load(kept_at)
+    if before is not None:
+        before.hold(kept_at, identity)
+        stream.restore(before.snapshot)
+    return before
 
 
 def _kept_paths(stream: Stream, plan: Plan) -> tuple[str, str]:
@@ -194,8 +200,9 @@ def _story(before: Checkpoint, source: Source, path: str) -> str:
             f"this run has ended before: {before.frames} frames in, {rows} rows out."
             f" Remove {path} to run it again"
         )
+    seconds = "" if source.rate is None else f" ({before.frames / source.rate:.3f} s)"
     feed_on = ", which the input must begin with" if source.live else ""
-    return f"going on with frame {before.frames}{feed_on}"
+    return f"going on with frame {before.frames}{seconds}{feed_on}"
 
 
 def _saved(

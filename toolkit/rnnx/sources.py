@@ -89,6 +89,8 @@ def open_source(
             inside the data are raised from `chunks`.
         MissingExtraError: it takes a package that is not installed.
     """
+    if rate is not None and not 0 < rate < math.inf:
+        raise InputError(f"a rate of {rate:g} frames a second is none")
     kind = form or ("csv" if path == "-" else Path(path).suffix.lower().removeprefix("."))
     asked = _Asked(path, contract, chunk, kind, rate)
     if path == "mic":

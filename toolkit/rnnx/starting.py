@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 from rnnx_runtime.errors import InputError
 
-_PROCESSES = 5
+_PROCESSES = 9
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def open_wav(path: str) -> Audio:
     try:
         with wave.open(path, "rb") as file:
             form = file.getparams()
-    except (wave.Error, EOFError):
+    except (wave.Error, EOFError, RuntimeError):  # the last from chunks of false lengths
         return open_sound(path)
     if form.sampwidth > 4:
         return open_sound(path)

@@ -2,8 +2,8 @@
 
 One module for each command, imported when it is called, so that `rnnx --help` stays light. Data
 goes to stdout, talk to stderr. Exit code 0: done, and equal where something was compared;
-1: compared and not equal; 2: misuse or failure, with one sentence and a hint; 141: the reader of
-the output has gone.
+1: compared and not equal, or one of several files failed; 2: misuse or failure, with one sentence
+and a hint; 141: the reader of the output has gone.
 """
 
 from __future__ import annotations

@@ -25,7 +25,6 @@ _CALLS = {
     "chunk": "chunk",
     "batch": "batch",
     "median us": "median",
-    "p95 us": "p95",
     "p99 us": "p99",
     "ratio": "ratio",
     "cold us": "cold_median",
@@ -62,7 +61,7 @@ _STARTS = {
 )
 @click.option(
     "--seconds",
-    default=1.0,
+    default=2.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
     help="Time to spend on each row, half of it with cold caches.",

@@ -37,7 +37,7 @@ _FORMATS = ("csv", "jsonl", "u8", "s16le", "s24le", "s32le", "f32le")
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=float,
     help="Frames per second of an input that does not tell.",
 )
 @click.option(

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rnnx.hashing import sha256_of_file
 from rnnx.parity.folder import check_folder
 from rnnx.parity.gate import gate_for
 from rnnx.parity.metric import Metric
@@ -15,7 +16,7 @@ from rnnx.parity.onnx_reference import OnnxReference
 from rnnx.parity.probes import PROBES
 from rnnx.parity.recordings import Recording, read_recordings
 from rnnx.parity.report import Finding, Report
-from rnnx.parity.surroundings import machine, sha256_of_file, versions
+from rnnx.parity.surroundings import machine, versions
 from rnnx.parity.trial import Reference, Trial
 from rnnx.runs import Runs
 from rnnx_exporters.compare import ATOL, RTOL

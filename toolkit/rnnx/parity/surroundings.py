@@ -1,18 +1,15 @@
-"""What a check ran on: versions, the CPU, threads, and the hashes of what went in."""
+"""What a check ran on: versions, the CPU, threads."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import sys
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -57,21 +54,6 @@ def _torch_version() -> dict[str, str]:
 def _torch_threads() -> dict[str, int]:
     torch = sys.modules.get("torch")
     return {} if torch is None else {"torch_threads": torch.get_num_threads()}
-
-
-def sha256_of_file(path: str | os.PathLike[str]) -> str:
-    """The hash of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sha256_of_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    """The hash of arrays: of their names, dtypes, shapes and bytes, whatever their order."""
-    digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype.str} {list(array.shape)}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from rnnx.hashing import sha256_of_arrays
 from rnnx.parity.evidence import Evidence, Span, gather
 from rnnx.parity.gate import Gate
 from rnnx.parity.judge import Pair, allowed, floors_of, judge
 from rnnx.parity.metric import Metric
 from rnnx.parity.recordings import Recording
 from rnnx.parity.report import Finding
-from rnnx.parity.surroundings import sha256_of_arrays
 from rnnx_runtime import Contract, Model, Stream
 from rnnx_runtime.errors import ArtifactError, InputError
 from rnnx_runtime.model import named, unwrap

@@ -1,12 +1,15 @@
-"""Symmetric int8 with one scale for each output row, and how much of int8 a CPU can take."""
+"""Rounds weights: to int8 by rows, to few bits by blocks; and how much of int8 a CPU can take."""
 
 from __future__ import annotations
 
 import platform
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 FULL_RANGE = 127
 # onnxruntime multiplies uint8 activations with int8 weights and adds two products in 16 bits:
@@ -34,6 +37,65 @@ def quantize_rows(
     scale = np.maximum(magnitude / np.float32(largest), np.finfo(np.float32).tiny)  # rows of zeros
     codes = np.clip(np.rint(array / scale), -largest, largest)
     return codes.astype(np.int8), scale.astype(np.float32)
+
+
+class Blocked(NamedTuple):
+    """Weights `[rows, features]` as com.microsoft.MatMulNBits takes them.
+
+    Attributes:
+        codes: uint8 `[rows, blocks, block_size * bits / 8]`, the first of two codes in a byte in
+            its lower half.
+        scales: float32 `[rows, blocks]`.
+        zeros: the codes of zero, uint8 `[rows, blocks * bits / 8, rounded up]`.
+    """
+
+    codes: Array
+    scales: Array
+    zeros: Array
+
+
+def quantize_blocks(array: npt.NDArray[np.float32], bits: int, block_size: int) -> Blocked:
+    """Round each block of a row to `2**bits` steps between its least and its greatest weight.
+
+    Args:
+        array: weights, float32 `[rows, features]`.
+        bits: 4 or 8.
+        block_size: how many weights of a row share a scale.
+    """
+    rows, features = array.shape
+    blocks = -(-features // block_size)
+    padded = np.pad(array, ((0, 0), (0, blocks * block_size - features)))
+    grouped = padded.reshape(rows, blocks, block_size)
+    scale, zero = block_scales(grouped, bits)
+    codes = np.rint(grouped / scale[..., None]) + zero[..., None]
+    return packed_blocks(np.clip(codes, 0, 2**bits - 1), scale, zero, bits)
+
+
+def block_scales(blocks: Array, bits: int) -> tuple[Array, Array]:
+    """The scale of each block of weights `[..., block_size]`, and its code of zero."""
+    steps = 2**bits - 1
+    low, high = np.minimum(blocks.min(-1), 0), np.maximum(blocks.max(-1), 0)  # zero is exact
+    scale = np.maximum((high - low) / steps, np.finfo(np.float32).tiny)
+    return scale, np.clip(np.rint(-low / scale), 0, steps)
+
+
+def packed_blocks(codes: Array, scales: Array, zeros: Array, bits: int) -> Blocked:
+    """Codes `[rows, blocks, block_size]`, scales and zeros `[rows, blocks]` as the kernel's."""
+    return Blocked(
+        _packed(codes.astype(np.uint8), bits),
+        scales.astype(np.float32),
+        _packed(zeros.astype(np.uint8), bits),
+    )
+
+
+def _packed(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
+    """Codes of four bits, two in a byte along the last axis."""
+    if bits == 8:
+        return codes
+    if codes.shape[-1] % 2:
+        codes = np.concatenate([codes, np.zeros_like(codes[..., :1])], -1)
+    packed = codes[..., ::2] | np.left_shift(codes[..., 1::2], 4)
+    return packed.astype(np.uint8)
 
 
 def needs_reduced_range() -> bool:

@@ -44,9 +44,30 @@ def store_weights(model: ir.Model, shrink: Callable[[Weight], tuple[Array, ...]]
 
 def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """`array` as a new initializer of `graph`."""
-    value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(array), name=name))
+    value = ir.val(name, const_value=ir.tensor(np.asarray(array, order="C"), name=name))
     graph.register_initializer(value)
     return value
+
+
+def add_vector(graph: ir.Graph, name: str, array: Array, *, atol: float = 0.0) -> ir.Value:
+    """`array` kept as float16 and widened when the file is loaded, where that is near enough.
+
+    Args:
+        graph: the one whose nodes read it.
+        name: of the value.
+        array: float32.
+        atol: how far an element may be off besides a thousandth of itself.
+    """
+    with np.errstate(over="ignore"):
+        small = array.astype(np.float16)
+    off = np.abs(small.astype(np.float32) - array)
+    if not (off <= atol + 1e-3 * np.abs(array)).all():
+        return add_initializer(graph, name, array)
+    cast = _cast(add_initializer(graph, f"{name}/float16", small))
+    graph.insert_before(graph[0], cast)
+    wide = cast.outputs[0]
+    wide.name, wide.shape, wide.dtype = name, ir.Shape(array.shape), ir.DataType.FLOAT
+    return wide
 
 
 def drop_unused(value: ir.Value) -> None:

@@ -1,6 +1,7 @@
-"""int8: LSTM computes in int8; every other layer keeps its weights as int8-store does.
+"""int8: recurrent layers compute in int8; every other layer keeps its weights as int8-store does.
 
 onnxruntime computes one recurrent operator in int8: LSTM, as com.microsoft's DynamicQuantizeLSTM.
+GRU and RNN become gate graphs (`gates`), where they are large enough to gain.
 """
 
 from __future__ import annotations
@@ -9,22 +10,26 @@ from collections import Counter
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
-from rnnx.quantization.change import Change
+from rnnx.quantization import gates
+from rnnx.quantization.change import Change, Observed, nothing
+from rnnx.quantization.kernels import DOMAIN, Rows
 from rnnx.quantization.levels import int8_store
 from rnnx.quantization.rows import FULL_RANGE, REDUCED_RANGE, needs_reduced_range, quantize_rows
-from rnnx.quantization.store import OVERHEAD_BYTES, add_initializer, drop_unused
+from rnnx.quantization.store import OVERHEAD_BYTES, add_initializer, add_vector, drop_unused
 from rnnx.quantization.weights import RECURRENT, constant_array, is_constant
 
-_DOMAIN = "com.microsoft"
+# From this hidden_size on a step in int8 took less time than in float32, measured on x86 with AVX2.
+BREAK_EVEN = {"GRU": 160, "RNN": 150}
 _FLOAT_INPUTS = 8  # X, W, R, B, sequence_lens, initial_h, initial_c, P; then scales, zero points
 
 # Codes, scales and zero points of a weight, made once for all the nodes that share it.
 _Packed = dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]]
 
 
-def apply(model: ir.Model) -> Change:
-    """Compute the LSTM layers of `model` in int8, and keep all other weights as int8."""
+def apply(model: ir.Model, observed: Observed = nothing) -> Change:
+    """Compute the recurrent layers of `model` in int8, and keep all other weights as int8."""
     reduced = needs_reduced_range()
     packed: _Packed = {}
     nodes = [node for node in model.graph.all_nodes() if _is_convertible(node)]
@@ -32,14 +37,19 @@ def apply(model: ir.Model) -> Change:
         _convert(node, packed, REDUCED_RANGE if reduced else FULL_RANGE)
     for weight in packed:
         drop_unused(weight)
-    if nodes:
-        model.opset_imports[_DOMAIN] = 1
+    gated = gates.convertible(model, BREAK_EVEN)
+    computed = Counter(node.op_type for node in gated) + Counter(LSTM=len(nodes))
+    for node in gated:
+        gates.convert(node, Rows(REDUCED_RANGE if reduced else FULL_RANGE))
+    if computed:
+        model.opset_imports[DOMAIN] = 1
+        common.DeduplicateHashedInitializersPass()(model)  # of layers that share weights
     stored = int8_store.apply(model)
-    notes = _notes(stored.changed, converted=len(nodes), reduced=reduced)
+    notes = _notes(stored.changed, computed, reduced=reduced)
     return Change(
-        changed=stored.changed + Counter(LSTM=len(nodes)),
+        changed=stored.changed + computed,
         notes=notes + stored.notes,
-        reduced_range=reduced if nodes else None,
+        reduced_range=reduced if computed else None,
     )
 
 
@@ -71,7 +81,7 @@ def _convert(node: ir.Node, packed: _Packed, largest: int) -> None:
         node.replace_input_with(index, codes)
         node.replace_input_with(after, scale)
         node.replace_input_with(after + 1, zero_point)
-    node.op_type, node.domain, node.version = "DynamicQuantizeLSTM", _DOMAIN, 1
+    node.op_type, node.domain, node.version = "DynamicQuantizeLSTM", DOMAIN, 1
     node.attributes.pop("layout", None)  # onnxruntime loads batch-first LSTMs in neither form
 
 
@@ -85,30 +95,36 @@ def _pack(weight: ir.Value, largest: int) -> tuple[ir.Value, ir.Value, ir.Value]
     zero_point = np.zeros(scale.shape, np.int8)
     return (
         add_initializer(graph, f"{weight.name}/packed", codes.transpose(0, 2, 1)),
-        add_initializer(graph, f"{weight.name}/packed_scale", scale),
+        add_vector(graph, f"{weight.name}/packed_scale", scale),
         add_initializer(graph, f"{weight.name}/zero_point", zero_point),
     )
 
 
-def _notes(stored: Counter[str], *, converted: int, reduced: bool) -> list[str]:
+def _notes(stored: Counter[str], computed: Counter[str], *, reduced: bool) -> list[str]:
     notes = []
     recurrent = sorted(stored.keys() & set(RECURRENT))
     others = sorted(stored.keys() - set(RECURRENT))
     if recurrent:
         notes.append(
-            f"{', '.join(recurrent)} fell to int8-store, as onnxruntime computes no recurrent"
-            " operator but LSTM in int8: weights kept as int8, computed in float32 at its speed."
+            f"{', '.join(recurrent)} fell to int8-store, weights kept as int8, computed in float32:"
+            f" int8 pays from hidden_size {BREAK_EVEN['GRU']} (GRU) or"
+            f" {BREAK_EVEN['RNN']} (RNN) on, without lengths or unusual activations."
         )
     if others:
         notes.append(f"{', '.join(others)}: weights kept as int8, computed in float32.")
-    if converted:
+    if computed["GRU"] or computed["RNN"]:
+        notes.append(
+            "The int8 GRU and RNN step through their frames one by one: fastest where one frame is"
+            " fed at a time, slower than float32 over many at once below hidden_size 512."
+        )
+    if computed["LSTM"]:
         notes.append(
             "The int8 LSTM scales its activations anew in every call, over all its frames and"
             " sequences, so its results depend a little on chunk length, batch and threads."
         )
-    if converted and not reduced:
+    if computed and not reduced:
         notes.append(
-            "The int8 LSTM weights use their full range: exact on this CPU, but x86 CPUs without"
-            " VNNI overflow on it. Quantize on the kind of CPU that will run it."
+            "The int8 weights of recurrent layers use their full range: exact on this CPU, but x86"
+            " CPUs without VNNI overflow on it. Quantize on the kind of CPU that will run it."
         )
     return notes
