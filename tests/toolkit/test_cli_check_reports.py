@@ -80,6 +80,7 @@ REFUSED = [
     (["junit"], "'junit' does not say where the report goes"),
     (["junit:"], "'junit:' does not say where the report goes"),
     (["json:ok.json", "junit:gone/a.xml"], "no folder 'gone' to write 'a.xml' in"),
+    (["json:a", "text:-", "text:a"], "two reports go to 'a'"),
     (["junit:."], "is a folder, not a file to write"),
     (["junit:/proc/a.xml"], "no report can be written at '/proc/a.xml'"),
 ]

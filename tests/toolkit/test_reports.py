@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -12,8 +13,9 @@ from xml.etree.ElementTree import Element
 import pytest
 from hypothesis import given
 
-from reported import MACHINE, failure, finding, report, reports
+from reported import MACHINE, failure, finding, location, report, reports
 from rnnx import InputError, Report
+from rnnx.parity.reports import KINDS
 
 # --- text
 
@@ -64,6 +66,14 @@ def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(InputError, match="no report of the kind 'yaml'") as raised:
         report(finding()).render("yaml")
     assert "junit" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_tells_the_block_at_fault(kind: str) -> None:
+    found = report(failure(), location=location())
+    sentence = "rnn.l0 (module 'rnn', layer 0) is the first block out of tolerance, at time step 3"
+    assert sentence in html.unescape(found.render(kind))
+    assert "first block" not in html.unescape(report(failure()).render(kind))
 
 
 # --- JSON

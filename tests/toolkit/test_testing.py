@@ -59,7 +59,7 @@ def test_another_network_fails_with_what_is_off_alone(
     with pytest.raises(AssertionError) as raised:
         assert_parity(off, NETWORKS["lstm"]()[0], probes=["sequence"])
     first, *table = str(raised.value).splitlines()
-    assert first == f"{off} is not equal to its model: 1 of 5 comparisons fail (seed 0)"
+    assert first == f"{off} is not equal to its model: 1 of 5 rows fail (seed 0)"
     assert [line.split()[0] for line in table[3:4]] == ["y"]
     assert "s000" not in str(raised.value)
     assert table[-1].startswith("NOT EQUAL: 3 comparisons")

@@ -33,15 +33,15 @@ _HOW_TO_MAKE = "make it with pytest --rnnx-update, or update=True, and commit it
 
 def assert_parity(
     path: str | os.PathLike[str],
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | os.PathLike[str],
     args: tuple[Any, ...] | None = None,
     **options: Any,
 ) -> Report:
-    """Hold an artifact against its torch model.
+    """Hold an artifact against its torch model, or against another artifact.
 
     Args:
         path: the artifact.
-        model: the network it was exported from.
+        model: the network it was exported from, or the path of another artifact of it.
         args: example arguments, where the artifact does not record how to call it.
         options: as `rnnx.check` takes them.
 
@@ -68,7 +68,7 @@ def assert_passed(report: Report) -> None:
     findings = tuple(finding for group in failed for finding in group.findings)
     raise AssertionError(
         f"{report.artifact} is not equal to its model:"
-        f" {len(failed)} of {len(report.groups)} comparisons fail (seed {report.seed})\n\n"
+        f" {len(failed)} of {len(report.groups)} rows fail (seed {report.seed})\n\n"
         + replace(report, findings=findings, skipped={}).to_text()
     )
 

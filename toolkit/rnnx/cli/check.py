@@ -111,9 +111,9 @@ def command(
         rnnx check m.onnx --against net.py:build --locate
     """
     from rnnx.parity import check
-    from rnnx.parity.reports import destination, write
+    from rnnx.parity.reports import read_targets, write
 
-    destinations = [destination(text) for text in reports]
+    targets = read_targets(reports)
     tolerance = _tolerance(atol)
     figure = _metric(metric, metric_floor, metric_drop)
     model, args = _reference(against, weights)
@@ -128,8 +128,8 @@ def command(
         probes=probes or None,
         **options,
     )
-    write(report, [found for found in destinations if not found.is_stdout])
-    printed = ["json"] * as_json + [found.kind for found in destinations if found.is_stdout]
+    write(report, [target for target in targets if not target.is_stdout])
+    printed = ["json"] * as_json + [target.kind for target in targets if target.is_stdout]
     for kind in printed or ["text"]:
         click.echo(report.render(kind))
     return 0 if report.passed else 1

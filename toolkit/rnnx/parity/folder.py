@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from rnnx.parity.report import Report
+from rnnx.parity.report import Finding, Report
 from rnnx_runtime.seq2seq import ENCODER, STEP, Seq2Seq
 
 
@@ -31,10 +31,27 @@ def check_folder(
     reports = {
         name: check_file(Path(folder, name), Path(against, name)) for name in (ENCODER, STEP)
     }
-    findings = tuple(
-        replace(finding, output=f"{Path(name).stem}.{finding.output}")
-        for name, report in reports.items()
-        for finding in report.findings
+    parts = [_named(Path(name).stem, report) for name, report in reports.items()]
+    return replace(
+        parts[-1],
+        artifact=os.fspath(folder),
+        findings=tuple(finding for part in parts for finding in part.findings),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        skipped={name: why for part in parts for name, why in part.skipped.items()},
+        artifact_sha256=" ".join(part.artifact_sha256 for part in parts),
+        evidence=tuple(evidence for part in parts for evidence in part.evidence),
     )
-    notes = dict.fromkeys(note for report in reports.values() for note in report.notes)
-    return replace(reports[STEP], artifact=os.fspath(folder), findings=findings, notes=tuple(notes))
+
+
+def _named(stem: str, report: Report) -> Report:
+    """The report of one file, in which everything bears the file's name."""
+
+    def named(finding: Finding) -> Finding:
+        return replace(finding, output=f"{stem}.{finding.output}")
+
+    return replace(
+        report,
+        findings=tuple(map(named, report.findings)),
+        skipped={f"{stem}.{probe}": why for probe, why in report.skipped.items()},
+        evidence=tuple(replace(e, finding=named(e.finding)) for e in report.evidence),
+    )

@@ -106,7 +106,7 @@ class Report:
         versions: of what ran.
         notes: what a reader should know besides.
         skipped: the probes that did not fit, and why.
-        artifact_sha256: of the file.
+        artifact_sha256: of the file; of a folder those of both its files, the encoder's first.
         machine: what it ran on: the CPU, and with how many threads.
         evidence: the worst comparison of each output, to be drawn; not in the JSON.
         location: which block of the artifact's graph leaves the torch model, where that was asked.

@@ -19,7 +19,7 @@ KINDS = ("text", "json", "junit", "markdown", "github", "html")
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class Target:
     """A format and the file it goes to; `-` is stdout."""
 
     kind: str
@@ -31,27 +31,22 @@ class Destination:
         return self.path == "-"
 
 
-def destination(text: str) -> Destination:
-    """Read `junit:parity.xml`, and make sure now that it can be written later.
+def read_targets(texts: Iterable[str]) -> list[Target]:
+    """Read `junit:parity.xml` and others, and make sure now that each can be written later.
 
     Raises:
-        InputError: it names no kind or no file, or nothing can be written there.
+        InputError: one names no kind or no file, two one file, or it cannot be written.
         ArtifactError: the folder does not exist, or the file is a folder.
-        MissingExtraError: it is HTML, and matplotlib is not installed.
+        MissingExtraError: one is HTML, and matplotlib is not installed.
     """
-    kind, _, path = text.partition(":")
-    _refuse_unknown(kind)
-    if not path:
+    targets = [_read_target(text) for text in texts]
+    files = [target.path for target in targets if not target.is_stdout]
+    twice = [path for path in files if files.count(path) > 1]
+    if twice:
         raise InputError(
-            f"{text!r} does not say where the report goes",
-            hint=f"Write KIND:FILE, or KIND:- for stdout: {kind}:-",
+            f"two reports go to {twice[0]!r}", hint="Give each report a file of its own."
         )
-    if kind == "html":
-        load("matplotlib", "an HTML report")
-    found = Destination(kind, path)
-    if not found.is_stdout:
-        _refuse_unwritable(path)
-    return found
+    return targets
 
 
 def render(report: Report, kind: str) -> str:
@@ -61,25 +56,39 @@ def render(report: Report, kind: str) -> str:
         InputError: there is no such kind.
         MissingExtraError: it is HTML, and matplotlib is not installed.
     """
-    _refuse_unknown(kind)
-    if kind == "html":
-        load("matplotlib", "an HTML report")
+    _refuse_unmakeable(kind)
     rendered: str = import_module(f"rnnx.parity.reports.{kind}").render(report)
     return rendered
 
 
-def write(report: Report, destinations: Iterable[Destination]) -> None:
+def write(report: Report, targets: Iterable[Target]) -> None:
     """Write each file whole: beside its place first, then renamed."""
-    for found in destinations:
-        with replacing(found.path) as beside:
-            beside.write_text(render(report, found.kind) + "\n", encoding="utf-8")
+    for target in targets:
+        with replacing(target.path) as beside:
+            beside.write_text(render(report, target.kind) + "\n", encoding="utf-8")
 
 
-def _refuse_unknown(kind: str) -> None:
+def _read_target(text: str) -> Target:
+    kind, _, path = text.partition(":")
+    _refuse_unmakeable(kind)
+    if not path:
+        raise InputError(
+            f"{text!r} does not say where the report goes",
+            hint=f"Write KIND:FILE, or KIND:- for stdout: {kind}:-",
+        )
+    target = Target(kind, path)
+    if not target.is_stdout:
+        _refuse_unwritable(path)
+    return target
+
+
+def _refuse_unmakeable(kind: str) -> None:
     if kind not in KINDS:
         raise InputError(
             f"there is no report of the kind {kind!r}", hint=f"Choose from {', '.join(KINDS)}."
         )
+    if kind == "html":
+        load("matplotlib", "an HTML report")
 
 
 def _refuse_unwritable(path: str) -> None:

@@ -11,12 +11,16 @@ def render(report: Report) -> str:
     """An `::error` line for each of the worst outputs, or one `::notice` where all is equal."""
     if report.passed:
         return f"::notice title=rnnx check::{_data(report.verdict)}"
+    if not report.findings:
+        return f"::error title=rnnx check::{_data(report.verdict)}"
     failed = [group.worst for group in report.groups if not group.passed]
     failed.sort(key=lambda finding: finding.severity, reverse=True)
     lines = [_error(report.artifact, finding) for finding in failed[:_MOST]]
+    if report.location is not None:
+        lines.append(f"::notice title=rnnx check::{_data(report.location.sentence)}")
     if len(failed) > _MOST:
         lines.append(f"::notice title=rnnx check::{len(failed) - _MOST} more are not equal")
-    return "\n".join(lines or [f"::error title=rnnx check::{_data(report.verdict)}"])
+    return "\n".join(lines)
 
 
 def _error(artifact: str, finding: Finding) -> str:

@@ -18,13 +18,14 @@ table { border-collapse: collapse; font-size: 13px; }
 th, td { text-align: left; padding: 2px 12px 2px 0; border-bottom: 1px solid #ddd; }
 td { font-variant-numeric: tabular-nums; }
 .failed, .failed td { color: #b00020; }
+pre { font-size: 13px; overflow-x: auto; }
 figure { margin: 1em 0 2.5em; } figure svg { width: 100%; height: auto; }
 figcaption, .small { font-size: 13px; color: #555; }
 """
 _HOW_TO_READ = """
 Each picture is the worst comparison of one output or state: the sequence its worst element is in.
-<b>Left</b>: how far the artifact is from the reference (the model in float64, or another run of
-the artifact), frame by frame, at the element nearest to its limit, and what torch's own float32 is
+<b>Left</b>: how far the artifact is from the reference (the model in float64, or another run or
+artifact), frame by frame, at the element nearest to its limit, and what torch's own float32 is
 off. A right artifact runs beside the latter; a fault goes over the limit at the frame where it
 begins. A step at a grey line, where one chunk ends, is a state that is not carried on.
 <b>Middle</b>: the same against magnitude. Points that rise with magnitude are a relative fault, a
@@ -44,6 +45,7 @@ def render(report: Report) -> str:
         f"</head>\n<body>\n<h1>rnnx check {escape(report.artifact)}</h1>",
         f"<p{verdict}>{escape(report.verdict)}</p>",
         _table(*columns.table(report)),
+        _location(report),
         _list("Skipped", [f"{probe}: {reason}" for probe, reason in report.skipped.items()]),
         _list("Notes", report.notes),
         *_pictures(report.evidence),
@@ -62,6 +64,12 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _row(tag: str, cells: Iterable[str], attributes: str) -> str:
     inside = "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
     return f"<tr{attributes}>{inside}</tr>"
+
+
+def _location(report: Report) -> str:
+    if report.location is None:
+        return ""
+    return f"<h2>Where it leaves the model</h2>\n<pre>{escape(report.location.to_text())}</pre>"
 
 
 def _list(title: str, entries: Sequence[str]) -> str:

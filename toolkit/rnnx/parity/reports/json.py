@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from rnnx.parity.report import SCHEMA_VERSION, Finding, Report
+from rnnx.parity.report import SCHEMA_VERSION, Report
 
 
 def render(report: Report) -> str:
@@ -17,21 +18,23 @@ def render(report: Report) -> str:
         "artifact": report.artifact,
         "artifact_sha256": report.artifact_sha256,
         "passed": report.passed,
-        "worst": None if report.worst is None else _record(report.worst),
-        "findings": [_record(finding) for finding in report.findings],
+        "worst": None if report.worst is None else asdict(report.worst),
+        "findings": [asdict(finding) for finding in report.findings],
         "seed": report.seed,
         "versions": report.versions,
-        "machine": dict(report.machine),
-        "notes": list(report.notes),
-        "skipped": dict(report.skipped),
+        "machine": report.machine,
+        "notes": report.notes,
+        "skipped": report.skipped,
     }
     if report.location is not None:
         record["location"] = report.location.to_record()
-    return json.dumps(record, indent=2)
+    return json.dumps(_finite(record), indent=2, allow_nan=False)
 
 
-def _record(finding: Finding) -> dict[str, Any]:
-    record = dataclasses.asdict(finding)
-    # JSON has no infinity.
-    infinite = {name for name, value in record.items() if value in (math.inf, -math.inf)}
-    return record | dict.fromkeys(infinite)
+def _finite(value: Any) -> Any:
+    """The same data with None for what JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {name: _finite(inside) for name, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inside) for inside in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -79,6 +79,8 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     facts |= {"seed": str(report.seed), "verdict": report.verdict}
     facts |= {f"version.{name}": value for name, value in report.versions.items()}
     facts |= {f"machine.{name}": told(value) for name, value in report.machine.items()}
+    if report.location is not None:
+        facts["location"] = report.location.sentence
     notes = [("note", note) for note in report.notes]
     return [*facts.items(), *notes]
 

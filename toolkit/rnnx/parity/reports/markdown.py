@@ -23,7 +23,10 @@ def render(report: Report) -> str:
         _row(header),
         "|---" * len(header) + "|",
     ]
-    return "\n".join([*head, *_that_fit([_row(row) for row in rows]), "", *_tail(report)])
+    lines = [*head, *_that_fit([_row(row) for row in rows]), ""]
+    if report.location is not None:
+        lines += [f"    {line}" for line in report.location.to_text().splitlines()] + [""]
+    return "\n".join([*lines, *_tail(report)])
 
 
 def _that_fit(lines: Sequence[str]) -> list[str]:

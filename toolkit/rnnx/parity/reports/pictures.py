@@ -9,15 +9,17 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullLocator
 
 from rnnx.parity.evidence import Evidence
 
 Floats = npt.NDArray[np.float64]
 
-_ERROR, _NOISE, _ALLOWED = "tab:red", "0.55", "tab:blue"
-_MOST_EDGES = 40
+_ERROR, _NOISE, _ALLOWED = "artifact", "torch's float32", "allowed"
+_COLOURS = {_ERROR: "tab:red", _NOISE: "0.55", _ALLOWED: "tab:blue"}
+_MOST_EDGES, _MOST_DOTS = 40, 200
 _DOT = 3.0
 _MOST_DECADES = 12  # under the largest value of a picture; what lies lower stands at its edge
 # So that equal reports are equal files, and their text stays text.
@@ -41,29 +43,33 @@ def draw(evidence: Evidence) -> str:
 
 
 def _draw_course(axes: Axes, evidence: Evidence) -> None:
-    """The element of each frame that is nearest to its limit, or farthest over it."""
+    x = evidence.steps if evidence.has_time else evidence.values
+    style = "." if not evidence.has_time else ".-" if len(x) <= _MOST_DOTS else "-"
+    curves = _curves(evidence)
+    lowest = _lowest(*curves.values())
+    points = {label: _drawable(values, lowest) for label, values in curves.items()}
+    for label, values in points.items():
+        axes.plot(x, values, style, color=_COLOURS[label], label=label, markersize=4, linewidth=1)
+    if evidence.has_time:
+        _draw_edges(axes, evidence)
+    _scale_error(axes, *points.values())
+    axes.set_xlabel("time step" if evidence.has_time else "value")
+    axes.set_title("Distance from the reference")
+
+
+def _curves(evidence: Evidence) -> dict[str, Floats]:
+    """Error and limit of the element of each frame that is nearest to its limit, and the noise."""
     error, allowed = evidence.error, evidence.allowed
     excess = np.where(np.isfinite(error), error - allowed, np.inf)
     along = 1 if evidence.has_time else 0
     places = np.expand_dims(excess.argmax(along), along)
-    x = evidence.steps if evidence.has_time else evidence.values
-    noise = evidence.noise.max(along)
-    series = [
-        (np.take_along_axis(allowed, places, along).ravel(), _ALLOWED, "allowed"),
-        (noise, _NOISE, "torch's float32"),
-        (np.take_along_axis(error, places, along).ravel(), _ERROR, "artifact"),
-    ]
-    lowest = _lowest(*(values for values, _, _ in series))
-    style = ".-" if evidence.has_time else "."
-    for values, colour, label in series:
-        if not values.any():  # nothing is known of it, or nothing is off
-            continue
-        axes.plot(x, _drawable(values, lowest), style, color=colour, label=label, markersize=4)
-    if evidence.has_time:
-        _draw_edges(axes, evidence)
-    axes.set_yscale("log")
-    axes.set_xlabel("time step" if evidence.has_time else "value")
-    axes.set_title("Distance from the reference")
+    curves = {
+        _ALLOWED: np.take_along_axis(allowed, places, along).ravel(),
+        _NOISE: evidence.noise.max(along),
+        _ERROR: np.take_along_axis(error, places, along).ravel(),
+    }
+    # Of another artifact as the reference no noise is known; where nothing is off, nothing is drawn.
+    return {label: values for label, values in curves.items() if values.any()}
 
 
 def _draw_edges(axes: Axes, evidence: Evidence) -> None:
@@ -78,18 +84,17 @@ def _draw_edges(axes: Axes, evidence: Evidence) -> None:
 def _draw_magnitude(axes: Axes, evidence: Evidence) -> None:
     magnitude = np.abs(evidence.exact).ravel()
     order = np.argsort(magnitude)
-    series = [(evidence.noise, _NOISE), (evidence.error, _ERROR)]
-    lowest = _lowest(evidence.error, evidence.noise, evidence.allowed)
+    arrays = (evidence.noise, evidence.error, evidence.allowed)
+    lowest = _lowest(*arrays)
+    noise, error, allowed = (_drawable(array.ravel(), lowest) for array in arrays)
     x = _drawable(magnitude, _lowest(magnitude))
-    for values, colour in series:
-        points = _drawable(values.ravel(), lowest)
-        axes.plot(x, points, ".", color=colour, markersize=_DOT, rasterized=True)
-    limits = _drawable(evidence.allowed.ravel(), lowest)
-    axes.plot(x[order], limits[order], color=_ALLOWED, linewidth=1, rasterized=True)
+    axes.plot(x, noise, ".", color=_COLOURS[_NOISE], markersize=_DOT, rasterized=True)
+    axes.plot(x, error, ".", color=_COLOURS[_ERROR], markersize=_DOT, rasterized=True)
+    axes.plot(x[order], allowed[order], color=_COLOURS[_ALLOWED], linewidth=1, rasterized=True)
+    _scale_error(axes, noise, error, allowed)
     axes.set_xscale("log")
-    axes.set_yscale("log")
     axes.set_xlim(*_whole_decades(x))
-    axes.xaxis.set_minor_formatter(NullFormatter())  # labels between decades run into each other
+    _label_decades(axes.xaxis)
     axes.set_xlabel("|reference|")
     axes.set_title("Distance against magnitude")
 
@@ -125,6 +130,18 @@ def _label(axes: Axes, evidence: Evidence) -> None:
         set_ticks(ticks, [str(place) for place in places[ticks]])
 
 
+def _scale_error(axes: Axes, *errors: Floats) -> None:
+    axes.set_yscale("log")
+    axes.set_ylim(*_whole_decades(*errors))
+    _label_decades(axes.yaxis)
+
+
+def _label_decades(axis: Axis) -> None:
+    """Ticks at decades only, as plain text: more of them, or powers, take long to draw."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+
+
 def _lowest(*arrays: Floats) -> float:
     """Where a logarithmic axis ends: below it stands what is zero."""
     values = np.concatenate([array.ravel() for array in arrays])
@@ -134,8 +151,9 @@ def _lowest(*arrays: Floats) -> float:
     return float(max(values.min(), values.max() / 10**_MOST_DECADES)) / 2
 
 
-def _whole_decades(values: Floats) -> tuple[float, float]:
+def _whole_decades(*arrays: Floats) -> tuple[float, float]:
     """The limits of a logarithmic axis with a label at each end."""
+    values = np.concatenate(arrays)
     powers = np.log10(values[np.isfinite(values)])
     if not powers.size:
         return 0.1, 1.0
