@@ -83,24 +83,37 @@ def judge(gate: Gate, pair: Pair, probe: str, output: str, run: dict[str, int]) 
 
 
 def floors_of(wanted: Array, exact: Array | None, time_axis: int | None) -> Array | None:
-    """How far float32 has been from float64 up to each frame, `[frames]`; `[1]` without frames."""
+    """How far float32 has been from float64 up to each frame, `[frames]`; `[1]` without frames.
+
+    From the first NaN or overflow on it is infinite: onnxruntime's GRU and LSTM go on with numbers.
+    """
     if exact is None or not exact.size or wanted.shape != exact.shape:
         return None
-    distance = np.abs(wanted.astype(np.float64) - exact)
-    distance = np.where(np.isfinite(distance), distance, 0.0)  # NaN and infinity are compared
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        distance = np.where(wanted == exact, 0.0, np.abs(wanted.astype(np.float64) - exact))
+    return _running(np.where(np.isnan(distance), np.inf, distance), time_axis)
+
+
+def _running(array: Array, time_axis: int | None) -> Array:
+    """The largest up to each frame, `[frames]`; `[1]` without frames."""
     if time_axis is None:
-        return np.array([distance.max()])
-    others = tuple(axis for axis in range(distance.ndim) if axis != time_axis)
-    floors: Array = np.maximum.accumulate(distance.max(others))
-    return floors
+        return np.array([array.max()])
+    others = tuple(axis for axis in range(array.ndim) if axis != time_axis)
+    largest: Array = np.maximum.accumulate(array.max(others))
+    return largest
+
+
+def _sizes(array: Array, time_axis: int | None) -> Array:
+    """The largest finite magnitude up to each frame, as `_running` gives it."""
+    return _running(np.where(np.isfinite(array), np.abs(array), 0.0), time_axis)
 
 
 def _judged_frames(pair: Pair) -> int | None:
     """How many frames can be judged; None where all can."""
     if pair.floors is None or pair.actual.shape != pair.wanted.shape:
         return None
-    scale = _rms(pair.wanted if pair.exact is None else pair.exact)
-    judged = pair.floors <= _LARGEST_FLOOR * max(1.0, scale)
+    sizes = _sizes(pair.wanted if pair.exact is None else pair.exact, pair.time_axis)
+    judged = pair.floors <= _LARGEST_FLOOR * np.maximum(1.0, sizes)
     return None if judged.all() else int(judged.argmin())
 
 
@@ -149,10 +162,8 @@ def _slack(floors: Array, wanted: Array, time_axis: int | None) -> Array:
     """
     slack = _FLOORS * floors
     if time_axis is not None:
-        others = tuple(axis for axis in range(wanted.ndim) if axis != time_axis)
-        sizes = np.where(np.isfinite(wanted), np.abs(wanted), 0.0).max(others)
-        steps = np.sqrt(np.arange(1, len(sizes) + 1))
-        slack = np.maximum(slack, _EPS * steps * np.maximum.accumulate(sizes))
+        steps = np.sqrt(np.arange(1, len(floors) + 1))
+        slack = np.maximum(slack, _EPS * steps * _sizes(wanted, time_axis))
     return _along(slack, time_axis, wanted.ndim)
 
 
@@ -171,8 +182,3 @@ def _ratio(actual: Array, exact: Array, floor: float) -> float | None:
         return None
     least = _EPS * max(float(np.abs(exact).max()), 1e-30)
     return float(distance.max()) / max(floor, least)
-
-
-def _rms(array: Array) -> float:
-    finite = array[np.isfinite(array)].astype(np.float64)
-    return float(np.sqrt(np.square(finite).mean())) if finite.size else 0.0
