@@ -17,9 +17,9 @@ Array = npt.NDArray[Any]
 # How many times as far from float64 as torch's float32 an artifact may be: other orders of
 # summation are as good as torch's, and no better.
 _FLOORS = 8.0
-# Relative to the scale of an output: where torch's float32 itself is farther off, nothing can be
+# Relative to the size of an output: where float32 may be farther off (`_reach`), nothing can be
 # judged. Recurrent weights that expand get there within hundreds of steps.
-_LARGEST_FLOOR = 1e-2
+_LARGEST_REACH = 1e-2
 _EPS = float(np.finfo(np.float32).eps)
 
 
@@ -113,8 +113,19 @@ def _judged_frames(pair: Pair) -> int | None:
     if pair.floors is None or pair.actual.shape != pair.wanted.shape:
         return None
     sizes = _sizes(pair.wanted if pair.exact is None else pair.exact, pair.time_axis)
-    judged = pair.floors <= _LARGEST_FLOOR * np.maximum(1.0, sizes)
+    judged = _reach(pair.floors, sizes) <= _LARGEST_REACH * np.maximum(1.0, sizes)
     return None if judged.all() else int(judged.argmin())
+
+
+def _reach(floors: Array, sizes: Array) -> Array:
+    """How far float32 would be off with half as many frames more.
+
+    Where errors grow from step to step, another order of summation may be some steps ahead of
+    torch's: from float32's resolution a floor grew by a power of the steps.
+    """
+    grown = floors / np.maximum(_EPS * sizes, np.finfo(np.float32).tiny)
+    reach: Array = floors * np.sqrt(np.maximum(1.0, grown))
+    return reach
 
 
 def _first(pair: Pair, frames: int) -> Pair:
@@ -160,10 +171,11 @@ def _slack(floors: Array, wanted: Array, time_axis: int | None) -> Array:
     from call to call; so what rounding comes to in so many steps, one in a random direction after
     the other, is allowed at least.
     """
-    slack = _FLOORS * floors
+    sizes = _sizes(wanted, time_axis)
+    slack = _FLOORS * _reach(floors, sizes)
     if time_axis is not None:
         steps = np.sqrt(np.arange(1, len(floors) + 1))
-        slack = np.maximum(slack, _EPS * steps * _sizes(wanted, time_axis))
+        slack = np.maximum(slack, _EPS * steps * sizes)
     return _along(slack, time_axis, wanted.ndim)
 
 
