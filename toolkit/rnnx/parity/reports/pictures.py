@@ -68,7 +68,7 @@ def _curves(evidence: Evidence) -> dict[str, Floats]:
         _NOISE: evidence.noise.max(along),
         _ERROR: np.take_along_axis(error, places, along).ravel(),
     }
-    # Of another artifact as the reference no noise is known; where nothing is off, nothing is drawn.
+    # Against another artifact no noise is known; where nothing is off, nothing is drawn.
     return {label: values for label, values in curves.items() if values.any()}
 
 
