@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
 # The faults of one artifact in one test: it is exported once, and torch runs once for all.
 GROUPS: dict[tuple[str, bool, str | None], list[str]] = {}
 for _name, _planted in FAULTS.items():
-    GROUPS.setdefault(_planted[:2] + (_planted.level,), []).append(_name)
+    GROUPS.setdefault((*_planted[:2], _planted.level), []).append(_name)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -25,12 +25,12 @@ from quantizable import (
     streaming_lstm,
 )
 from rnnx.quantization import quality
-from rnnx.quantization.change import Change
+from rnnx.quantization.change import Change, Observed
 from rnnx.quantization.levels import LEVELS
 
 Array = npt.NDArray[Any]
 
-FLOOR_DB = {"fp16-store": 60, "int8-store": 35, "int8": 30, "int8-block": 30}
+FLOOR_DB = {"fp16-store": 60, "int8-store": 35, "int8": 30, "int8-block": 30, "int4": 15}
 
 
 @pytest.fixture(autouse=True)
@@ -300,7 +300,7 @@ def test_bad_files_and_levels_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("not onnx")
     with pytest.raises(rnnx.InputError, match="no level 'int3'") as failure:
         rnnx.quantize(tmp_path / "m.onnx", tmp_path / "small.onnx", level="int3")
-    assert failure.value.hint == "Choose one of fp16-store, int8-store, int8, int8-block."
+    assert failure.value.hint == "Choose one of fp16-store, int8-store, int8, int8-block, int4."
     with pytest.raises(rnnx.ArtifactError, match="no file"):
         rnnx.quantize(tmp_path / "none.onnx", tmp_path / "small.onnx")
     with pytest.raises(rnnx.ArtifactError, match="not an ONNX file"):
@@ -326,8 +326,8 @@ def test_weights_in_a_second_file_are_read_with_it(tmp_path: Path) -> None:
 def _plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[ir.Model], None]) -> None:
     sound = LEVELS["int8-store"]
 
-    def planted(model: ir.Model) -> Change:
-        change = sound(model)
+    def planted(model: ir.Model, observed: Observed) -> Change:
+        change = sound(model, observed)
         fault(model)
         return change
 

@@ -108,3 +108,17 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
         rnnx.quantize(src, dst, level="fp16-store", calibration=data)
     assert caught.value.hint
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_quantized_encoder_decoder_is_held_against_its_original(
+    src: Path, exported: Path, tmp_path: Path
+) -> None:
+    rnnx.quantize(src, tmp_path / "q", level="int8-store")
+    report = rnnx.check(tmp_path / "q", exported, probes=["sequence"])
+    assert report.passed, report.to_text()
+    assert report.artifact == str(tmp_path / "q")
+    assert {f.output.partition(".")[0] for f in report.findings} == {"encoder", "step"}
+    assert "step.logits" in {finding.output for finding in report.findings}
+    assert not rnnx.check(tmp_path / "q", exported, probes=["sequence"], snr_db=100).passed
+    with pytest.raises(rnnx.InputError, match="is a folder: an encoder-decoder is held against"):
+        rnnx.check(tmp_path / "q", exported, locate=True)

@@ -16,7 +16,7 @@ import click
 
 _COMMANDS = {
     "export": "Turn a PyTorch model into an ONNX artifact.",
-    "check": "Prove that an artifact equals its PyTorch model.",
+    "check": "Prove that an artifact equals its PyTorch model, or another artifact.",
     "quantize": "Make an artifact smaller, and measure what it costs.",
     "stream": "Run an artifact frame after frame over a file or stdin.",
     "inspect": "Show what an artifact is and takes.",

@@ -46,10 +46,16 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="NUMBER|OUTPUT=NUMBER",
     default=["1e-5"],
-    show_default="1e-5",
+    show_default=True,
     help="Absolute tolerance, of all or of one output or state. Repeatable.",
 )
-@click.option("--snr", "snr_db", type=float, metavar="DB", help="Signal to noise ratio to reach.")
+@click.option(
+    "--snr",
+    "snr_db",
+    type=float,
+    metavar="DB",
+    help="Signal to noise ratio to reach in place of the tolerance; 30 where quantized.",
+)
 @click.option(
     "--agreement",
     type=click.FloatRange(0, 1),

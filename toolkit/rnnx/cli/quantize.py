@@ -2,41 +2,58 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from rnnx.cli.common import as_json, human_bytes, output_option, talk
+from rnnx.cli.common import as_json, human_bytes, print_json, talk
 from rnnx.table import render
 
 if TYPE_CHECKING:
     from rnnx.quantization import QuantizationReport
+    from rnnx.quantization.comparison import Compared
 
 
 @click.command("quantize")
 @click.argument("model", type=click.Path(dir_okay=False))
-@output_option()
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="The file to write.")
 @click.option(
     "--level",
     default="int8",
     show_default=True,
     help="fp16-store: weights kept as float16. int8-store: kept as int8. int8: recurrent layers"
     " compute in int8, all else as int8-store. int8-block: likewise, in blocks, so that neither"
-    " chunks nor other sequences of a batch change a bit.",
+    " chunks nor other sequences of a batch change a bit. int4: likewise, of four bits, rounded by"
+    " the calibration data.",
 )
 @click.option(
     "--calibrate",
     type=click.Path(dir_okay=False),
     help="Measure on this data: arrays by input name (.npz), or the only input's (.npy).",
 )
+@click.option("--compare", is_flag=True, help="Measure all levels side by side; write none.")
 @as_json
-def command(model: str, output: str, level: str, calibrate: str | None, as_json: bool) -> None:
+def command(
+    model: str,
+    output: str | None,
+    level: str,
+    calibrate: str | None,
+    compare: bool,
+    as_json: bool,
+) -> None:
     """Make MODEL smaller and measure what it costs, before it is written.
 
     \b
-    Example:
+    Examples:
+        rnnx quantize model.onnx --compare
         rnnx quantize model.onnx -o small.onnx --level int8 --calibrate data.npz
     """
+    if compare:
+        _compare(model, calibrate, as_json)
+        return
+    if output is None:
+        raise click.UsageError("Give the file to write with -o, or --compare.")
     from rnnx.quantization import quantize
 
     talk(f"quantizing {model} and measuring it against the original ...")
@@ -48,6 +65,39 @@ def command(model: str, output: str, level: str, calibrate: str | None, as_json:
     for note in report.notes:
         talk(f"note: {note}")
     talk(f"\nwrote {output}; next: rnnx bench {output} --against {model}")
+
+
+def _compare(model: str, calibrate: str | None, as_json: bool) -> None:
+    import dataclasses
+
+    from rnnx.quantization.comparison import compare_levels
+
+    own, levels = compare_levels(model, calibration=calibrate, tell=talk)
+    if as_json:
+        records = [dataclasses.asdict(each) for each in levels]
+        print_json({"model": model, "memory": own, "levels": records})
+        return
+    source = Path(model).stat().st_size
+    rows = [["float32", human_bytes(source), "1.00", "1.00", "", human_bytes(int(own))]]
+    rows += [_compared(each) for each in levels]
+    click.echo(render(["level", "size", "times smaller", "step time", "worst SNR", "memory"], rows))
+    for note in (each.reason for each in levels if each.reason):
+        talk(f"note: {note}")
+
+
+def _compared(each: Compared) -> list[str]:
+    report = each.report
+    if report is None:
+        return [each.level, "changes nothing", "", "", "", ""]
+    worst = report.worst_snr_db
+    return [
+        each.level,
+        human_bytes(report.output_bytes),
+        f"{report.ratio:.2f}",
+        f"{report.step_time_ratio:.2f}",
+        "" if worst is None else f"{worst:.1f} dB",
+        "" if each.memory is None else human_bytes(int(each.memory)),
+    ]
 
 
 def _table(report: QuantizationReport) -> str:

@@ -17,9 +17,9 @@ Array = npt.NDArray[Any]
 # How many times as far from float64 as torch's float32 an artifact may be: other orders of
 # summation are as good as torch's, and no better.
 _FLOORS = 8.0
-# Relative to the scale of an output: where torch's float32 itself is farther off, nothing can be
+# Relative to the size of an output: where float32 may be farther off (`_reach`), nothing can be
 # judged. Recurrent weights that expand get there within hundreds of steps.
-_LARGEST_FLOOR = 1e-2
+_LARGEST_REACH = 1e-2
 _EPS = float(np.finfo(np.float32).eps)
 
 
@@ -88,7 +88,9 @@ def allowed(gate: Gate, pair: Pair, output: str) -> Array:
     """How far each element may be; under a gate of quality, were the error the same everywhere."""
     wanted = pair.wanted if pair.exact is None else pair.exact
     if gate.snr_db is not None:
-        return np.full(wanted.shape, _rms(wanted) * 10 ** (-gate.snr_db / 20))
+        finite = wanted[np.isfinite(wanted)]
+        rms = float(np.sqrt(np.square(finite).mean())) if finite.size else 0.0
+        return np.full(wanted.shape, rms * 10 ** (-gate.snr_db / 20))
     floors = pair.floors
     slack = 0.0 if floors is None else _slack(floors, wanted, pair.time_axis)
     limits: Array = gate.atol_of(output) + gate.rtol * np.abs(wanted) + slack
@@ -96,25 +98,49 @@ def allowed(gate: Gate, pair: Pair, output: str) -> Array:
 
 
 def floors_of(wanted: Array, exact: Array | None, time_axis: int | None) -> Array | None:
-    """How far float32 has been from float64 up to each frame, `[frames]`; `[1]` without frames."""
+    """How far float32 has been from float64 up to each frame, `[frames]`; `[1]` without frames.
+
+    From the first NaN or overflow on it is infinite: onnxruntime's GRU and LSTM go on with numbers.
+    """
     if exact is None or not exact.size or wanted.shape != exact.shape:
         return None
-    distance = np.abs(wanted.astype(np.float64) - exact)
-    distance = np.where(np.isfinite(distance), distance, 0.0)  # NaN and infinity are compared
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        distance = np.where(wanted == exact, 0.0, np.abs(wanted.astype(np.float64) - exact))
+    return _running(np.where(np.isnan(distance), np.inf, distance), time_axis)
+
+
+def _running(array: Array, time_axis: int | None) -> Array:
+    """The largest up to each frame, `[frames]`; `[1]` without frames."""
     if time_axis is None:
-        return np.array([distance.max()])
-    others = tuple(axis for axis in range(distance.ndim) if axis != time_axis)
-    floors: Array = np.maximum.accumulate(distance.max(others))
-    return floors
+        return np.array([array.max()])
+    others = tuple(axis for axis in range(array.ndim) if axis != time_axis)
+    largest: Array = np.maximum.accumulate(array.max(others))
+    return largest
+
+
+def _sizes(array: Array, time_axis: int | None) -> Array:
+    """The largest finite magnitude up to each frame, as `_running` gives it."""
+    return _running(np.where(np.isfinite(array), np.abs(array), 0.0), time_axis)
 
 
 def _judged_frames(pair: Pair) -> int | None:
     """How many frames can be judged; None where all can."""
     if pair.floors is None or pair.actual.shape != pair.wanted.shape:
         return None
-    scale = _rms(pair.wanted if pair.exact is None else pair.exact)
-    judged = pair.floors <= _LARGEST_FLOOR * max(1.0, scale)
+    sizes = _sizes(pair.wanted if pair.exact is None else pair.exact, pair.time_axis)
+    judged = _reach(pair.floors, sizes) <= _LARGEST_REACH * np.maximum(1.0, sizes)
     return None if judged.all() else int(judged.argmin())
+
+
+def _reach(floors: Array, sizes: Array) -> Array:
+    """How far float32 would be off with half as many frames more.
+
+    Where errors grow from step to step, another order of summation may be some steps ahead of
+    torch's: from float32's resolution a floor grew by a power of the steps.
+    """
+    grown = floors / np.maximum(_EPS * sizes, np.finfo(np.float32).tiny)
+    reach: Array = floors * np.sqrt(np.maximum(1.0, grown))
+    return reach
 
 
 def _first(pair: Pair, frames: int) -> Pair:
@@ -160,12 +186,11 @@ def _slack(floors: Array, wanted: Array, time_axis: int | None) -> Array:
     from call to call; so what rounding comes to in so many steps, one in a random direction after
     the other, is allowed at least.
     """
-    slack = _FLOORS * floors
+    sizes = _sizes(wanted, time_axis)
+    slack = _FLOORS * _reach(floors, sizes)
     if time_axis is not None:
-        others = tuple(axis for axis in range(wanted.ndim) if axis != time_axis)
-        sizes = np.where(np.isfinite(wanted), np.abs(wanted), 0.0).max(others)
-        steps = np.sqrt(np.arange(1, len(sizes) + 1))
-        slack = np.maximum(slack, _EPS * steps * np.maximum.accumulate(sizes))
+        steps = np.sqrt(np.arange(1, len(floors) + 1))
+        slack = np.maximum(slack, _EPS * steps * sizes)
     return _along(slack, time_axis, wanted.ndim)
 
 
@@ -184,8 +209,3 @@ def _ratio(actual: Array, exact: Array, floor: float) -> float | None:
         return None
     least = _EPS * max(float(np.abs(exact).max()), 1e-30)
     return float(distance.max()) / max(floor, least)
-
-
-def _rms(array: Array) -> float:
-    finite = array[np.isfinite(array)].astype(np.float64)
-    return float(np.sqrt(np.square(finite).mean())) if finite.size else 0.0

@@ -7,25 +7,20 @@ block is given what torch gives it and shows its own error only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from rnnx.parity.gate import Gate
-from rnnx.parity.judge import Pair, floors_of, judge
+from rnnx.parity.held import Held, Known, hold
 from rnnx.parity.location import Block, Location
 from rnnx.parity.reference import TorchReference
-from rnnx.parity.report import Finding
 from rnnx.parity.trial import Trial
 from rnnx.parity.watching import Place, watched
-from rnnx.parity.wires import Wire, cut, expose, find_wires
-from rnnx_exporters.artifact import load_graph
-from rnnx_exporters.proof import session_of
 from rnnx_runtime import Contract, chunks
-from rnnx_runtime.errors import ArtifactError, InputError
+from rnnx_runtime.errors import InputError
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -34,64 +29,12 @@ Arrays = Mapping[str, Array]
 _STEPS, _OTHER_STEPS = 16, 18
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A tensor of the torch model.
-
-    Attributes:
-        wanted: in float32.
-        exact: in float64, where the model can compute so.
-        time_axis: the axis that counts frames, or None.
-    """
-
-    wanted: Array
-    exact: Array | None
-    time_axis: int | None
-
-    def like(self, computed: Array) -> Known:
-        """As many of the first frames as a stream has computed."""
-        axis = self.time_axis
-        if axis is None or computed.ndim != self.wanted.ndim:
-            return self
-        frames = range(min(computed.shape[axis], self.wanted.shape[axis]))
-        exact = None if self.exact is None else self.exact.take(frames, axis)
-        return Known(self.wanted.take(frames, axis), exact, axis)
-
-    def is_as_wide(self, computed: Array) -> bool:
-        """Whether all axes but that of time are alike."""
-        pairs = enumerate(zip(computed.shape, self.wanted.shape, strict=False))
-        same = all(one == other for axis, (one, other) in pairs if axis != self.time_axis)
-        return same and computed.ndim == self.wanted.ndim
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A wire, computed in both ways, and what torch has there.
-
-    Attributes:
-        wire: the wire.
-        whole, apart: computed in the whole run, and where all before it is as torch has it.
-        known: torch's, of as many frames.
-    """
-
-    wire: Wire
-    whole: Array
-    apart: Array
-    known: Known
-
-    def judge(self, gate: Gate, computed: Array) -> Finding | None:
-        """How far that is; None where torch itself is too far off to judge."""
-        wanted, exact, axis = self.known.wanted, self.known.exact, self.known.time_axis
-        floors = floors_of(wanted, exact, axis)
-        pair = Pair(computed.astype(wanted.dtype), wanted, exact, floors, axis)
-        return judge(gate, pair, "locate", self.wire.place.port, {})
-
-
 def locate(trial: Trial, reference: TorchReference, exact: TorchReference) -> Location:
     """Hold every block of the artifact against the torch model, over one whole sequence.
 
-    Recurrent states begin at random values, where the artifact has any; caches as the contract
-    says. The inputs are random, or the first of the user's recordings.
+    Where all is right there, a stream is run over the sequence in two calls as well. Recurrent
+    states begin at random values, where the artifact has any; caches as the contract says. The
+    inputs are random, or the first of the user's recordings.
 
     Args:
         trial: the artifact and what is near enough.
@@ -106,14 +49,25 @@ def locate(trial: Trial, reference: TorchReference, exact: TorchReference) -> Lo
     feeds, batch, frames = _sequence(trial)
     starts = _starts(trial, reference, batch)
     known = _known(trial, reference, exact, feeds, starts, batch=batch)
-    inputs = _as_one_chunk(contract, feeds, frames) if contract.streaming else feeds
+    run = {"batch": batch, "frames": frames}
     states = {state.input_name: starts[state.name] for state in contract.states}
-    held = _run(load_graph(trial.artifact.path), trial, {**inputs, **states}, known)
+    if not contract.streaming:
+        return _location(trial.gate, hold(trial, [feeds], states, known), run)
+    ready, half = chunks.fed_after(contract, frames), chunks.fed_after(contract, frames // 2)
+    held = hold(trial, _calls(contract, feeds, [0, ready]), states, known)
+    location = _location(trial.gate, held, run)
+    if location.first is not None or not half:
+        return location
+    # What is carried from call to call shows in the second.
+    held = hold(trial, _calls(contract, feeds, [0, half, ready]), states, known)
+    return _location(trial.gate, held, run | {"calls": 2})
+
+
+def _location(gate: Gate, held: Sequence[Held], run: Mapping[str, int]) -> Location:
     groups: dict[str, list[Held]] = {}
     for one in held:
         groups.setdefault(one.wire.block, []).append(one)
-    blocks = tuple(_block(trial.gate, group) for group in groups.values())
-    return Location(blocks, {"batch": batch, "frames": frames})
+    return Location(tuple(_block(gate, group) for group in groups.values()), run)
 
 
 def _refuse_fixed(trial: Trial) -> None:
@@ -135,11 +89,13 @@ def _sequence(trial: Trial) -> tuple[Arrays, int, int]:
     return trial.inputs(trial.rng("locate"), batch=batch, frames=frames), batch, frames
 
 
-def _as_one_chunk(contract: Contract, feeds: Arrays, frames: int) -> dict[str, Array]:
-    """As many frames as a stream runs of so many, and its masks."""
-    ready = chunks.fed_after(contract, frames)
-    masks = {port.name: chunks.mask(port, 0, ready, None) for port in contract.masks}
-    return chunks.cut(contract.inputs, feeds, 0, ready) | masks
+def _calls(contract: Contract, feeds: Arrays, cuts: Sequence[int]) -> list[Arrays]:
+    """The frames between the cuts, each with the masks of a stream that goes on."""
+    return [
+        chunks.cut(contract.inputs, feeds, start, stop)
+        | {port.name: chunks.mask(port, start, stop - start, None) for port in contract.masks}
+        for start, stop in pairwise(cuts)
+    ]
 
 
 def _starts(trial: Trial, reference: TorchReference, batch: int) -> dict[str, Array]:
@@ -195,35 +151,6 @@ def _axis(shape: tuple[int, ...], others: tuple[int, ...]) -> int | None:
     return next((axis for axis, (size, other) in pairs if size != other), None)
 
 
-def _run(model: ir.Model, trial: Trial, inputs: Arrays, known: Mapping[Place, Known]) -> list[Held]:
-    """Compute the wires in both ways."""
-    wires = find_wires(model, trial.contract, known.keys())
-    expose(model, wires)
-    whole = _computed(model, wires, inputs)
-    like = {wire: known[wire.place].like(whole[wire]) for wire in wires}
-    # A module's wire of another width is none of torch's tensors; a layer's must be.
-    wires = [wire for wire in wires if wire.is_certain or like[wire].is_as_wide(whole[wire])]
-    names = cut(model, wires)
-    given = {n: _given(like[w], whole[w].dtype) for n, w in zip(names, wires, strict=True)}
-    apart = _computed(model, wires, {**inputs, **given})
-    return [Held(wire, whole[wire], apart[wire], like[wire]) for wire in wires]
-
-
-def _computed(model: ir.Model, wires: Sequence[Wire], inputs: Arrays) -> dict[Wire, Array]:
-    session = session_of(model)
-    taken = {port.name for port in session.get_inputs()}
-    names = [str(wire.value.name) for wire in wires]
-    try:
-        results = session.run(names, {name: x for name, x in inputs.items() if name in taken})
-    except Exception as error:  # onnxruntime raises many unrelated classes
-        raise ArtifactError(f"the artifact's graph does not run block by block: {error}") from error
-    return dict(zip(wires, results, strict=True))
-
-
-def _given(known: Known, dtype: npt.DTypeLike) -> Array:
-    return np.ascontiguousarray(known.wanted if known.exact is None else known.exact, dtype)
-
-
 def _block(gate: Gate, group: Sequence[Held]) -> Block:
     """All wires of one block as one: it is as far off as the farthest."""
     place = group[0].wire.place
@@ -239,6 +166,7 @@ def _block(gate: Gate, group: Sequence[Held]) -> Block:
         accumulated=max((found.max_abs for found in total), default=0.0),
         first_step=min((step for step in steps if step is not None), default=None),
         passed=not failed,
+        others=tuple(dict.fromkeys(name for one in group for name in one.others)),
         reason=next((found.reason for _, found in failed if found.reason), None),
     )
 
@@ -254,7 +182,7 @@ def _first_step(gate: Gate, held: Held) -> int | None:
         exact = None if known.exact is None else known.exact.take([frame], axis)
         one = Known(known.wanted.take([frame], axis), exact, None)
         apart = held.apart.take([frame], axis)
-        found = Held(held.wire, apart, apart, one).judge(gate, apart)
+        found = replace(held, known=one).judge(gate, apart)
         if found is not None and not found.passed:
             return frame
     return None

@@ -22,6 +22,8 @@ class Block:
         accumulated: the same in the whole run.
         first_step: the first frame out of tolerance where all before it is as torch has it.
         passed: whether it is within tolerance then.
+        others: modules that compute it besides, of whose own tensors torch tells nothing: packed
+            sequences, a convolution that became one with the norm behind it.
         reason: why the two are not comparable, or None.
     """
 
@@ -32,6 +34,7 @@ class Block:
     accumulated: float
     first_step: int | None
     passed: bool
+    others: tuple[str, ...] = ()
     reason: str | None = None
 
 
@@ -41,7 +44,7 @@ class Location:
 
     Attributes:
         blocks: every one of which torch tells the values.
-        run: the run that was looked at: its batch and its frames.
+        run: the run that was looked at: its batch, its frames, and where there were two, its calls.
     """
 
     blocks: tuple[Block, ...]
@@ -62,7 +65,8 @@ class Location:
         module = f" (module {found.module!r}{layer})" if found.module else ""
         step = "" if found.first_step is None else f", at time step {found.first_step}"
         far = found.reason or f"off by {found.local:.1e}"
-        return f"{found.block}{module} is the first block out of tolerance{step}: {far}"
+        beside = f"; {', '.join(found.others)} cannot be told apart from it" * bool(found.others)
+        return f"{found.block}{module} is the first block out of tolerance{step}: {far}{beside}"
 
     def to_record(self) -> dict[str, Any]:
         """As plain data."""
@@ -82,7 +86,7 @@ class Location:
 def _row(block: Block) -> tuple[str, ...]:
     return (
         block.block,
-        block.module,
+        ", ".join((*block.others, block.module)) if block.others else block.module,
         f"{block.local:.1e}",
         f"{block.accumulated:.1e}",
         "" if block.first_step is None else str(block.first_step),

@@ -80,6 +80,36 @@ def cut(model: ir.Model, wires: Sequence[Wire]) -> list[str]:
     return names
 
 
+def modules_behind(wire: Wire, told: Collection[str]) -> tuple[str, ...]:
+    """The modules that compute a wire of a graph that is cut, but its own and those `told` of."""
+    found, nodes = set(), [wire.value.producer()]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        if node is None:
+            continue
+        found |= {node.metadata_props.get(MODULE_KEY, ""), *_owners(node)}
+        before = {value.producer() for value in node.inputs if value is not None} - seen
+        seen |= before
+        nodes += before
+    own = {path for path in found if _are_related(path, wire.module)}
+    return tuple(sorted(found - own - {"", *told}))
+
+
+def _owners(node: ir.Node) -> Iterator[str]:
+    """The modules whose weights a node reads, as those of a convolution that took in its norm."""
+    for value in node.inputs:
+        module, _, name = str(value.name if value is not None else "").rpartition(".")
+        if name in ("weight", "bias"):
+            yield module
+
+
+def _are_related(path: str, other: str) -> bool:
+    """Whether one module is the other, or within it."""
+    one, two = f"{path}.", f"{other}."
+    return one.startswith(two) or two.startswith(one)
+
+
 def _layer_wires(model: ir.Model) -> Iterator[Wire]:
     """The ports of the recurrent nodes: what goes in, what comes out."""
     calls: Counter[tuple[str, int]] = Counter()

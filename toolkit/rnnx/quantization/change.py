@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+
+# What the layers met on calibration data, by the names of their weights; see `observing`.
+Observed = Callable[[], Mapping[str, npt.NDArray[Any]]]
 
 
 @dataclass(slots=True)
@@ -19,3 +26,8 @@ class Change:
     changed: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     reduced_range: bool | None = None
+
+
+def nothing() -> dict[str, npt.NDArray[Any]]:
+    """What is observed without calibration data."""
+    return {}

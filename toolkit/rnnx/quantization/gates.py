@@ -61,7 +61,7 @@ def convert(node: ir.Node, kernel: Kernel) -> None:
     graph, weights = node.graph, node.inputs[1:4]
     assert isinstance(graph, ir.Graph)
     tape = Tape()
-    scans = [_scan(tape, graph, node, place, kernel) for place in range(len(_backward(node)))]
+    scans = [_scan(tape, graph, node, place, kernel) for place in range(len(directions_of(node)))]
     *states, ys = zip(*scans, strict=True)  # each of all directions
     results = [_stacked(tape, graph, ys, 1), *(_stacked(tape, graph, ends, 0) for ends in states)]
     _name(tape.nodes, f"{node.name}.gates")
@@ -108,7 +108,7 @@ def _scan(
 ) -> tuple[ir.Value, ...]:
     """One direction: its last states `[batch, hidden_size]`, its outputs `[time, batch, ...]`."""
     cell = _cell(graph, node, place, kernel)
-    backward = int(_backward(node)[place])
+    backward = int(directions_of(node)[place])
     attributes: dict[str, Any] = {
         "body": _BODIES[node.op_type](cell),
         "num_scan_inputs": 1,
@@ -248,14 +248,14 @@ def _num_states(node: ir.Node) -> int:
     return 2 if node.op_type == "LSTM" else 1
 
 
-def _backward(node: ir.Node) -> list[bool]:
-    """For each direction whether it begins at the last frame."""
+def directions_of(node: ir.Node) -> list[bool]:
+    """For each direction of a recurrent node whether it begins at the last frame."""
     direction = node.attributes.get_string("direction", "forward")
     return {"forward": [False], "reverse": [True]}.get(str(direction), [False, True])
 
 
 def _activations(node: ir.Node) -> list[list[str]]:
     """The activations of each direction; torch's exporter names more than there are directions."""
-    usual, count = _ACTIVATIONS[node.op_type][0], len(_backward(node))
+    usual, count = _ACTIVATIONS[node.op_type][0], len(directions_of(node))
     named = list(node.attributes.get_strings("activations") or usual * count)
     return [named[place * len(usual) :][: len(usual)] for place in range(count)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from rnnx.quantization.rows import quantize_blocks, quantize_rows
+from rnnx.quantization.gptq import gptq
+from rnnx.quantization.rows import Blocked, quantize_blocks, quantize_rows
 from rnnx.quantization.store import add_initializer, add_vector
 
 Array = npt.NDArray[Any]
@@ -113,15 +115,18 @@ class Blocks:
     Attributes:
         bits: 4 or 8.
         block_size: weights that share a scale, a power of 2 from 16 on.
+        hessians: of the inputs of weights, by the weights' names (`layer.0.W`, `layer.0.R`); a
+            weight that has one is rounded by it, any other each number by itself.
     """
 
     bits: int
     block_size: int
+    hessians: Mapping[str, Array] = field(default_factory=dict)
 
     def product(self, site: Site, letter: str, x: ir.Value, weight: Array, bias: Array) -> ir.Value:
         """See `Kernel`."""
         name, (rows, features) = f"{site.name}.{letter}", weight.shape
-        codes, scales, zeros = quantize_blocks(weight, self.bits, self.block_size)
+        codes, scales, zeros = self._rounded(weight, f"{site.name}.{letter[0]}")
         factors = [
             x,
             add_initializer(site.graph, f"{name}.codes", codes),
@@ -139,6 +144,12 @@ class Blocks:
         if not bias.any():
             return product
         return site.tape.op("Add", [product, add_initializer(site.graph, f"{name}.bias", bias)])
+
+    def _rounded(self, weight: Array, name: str) -> Blocked:
+        hessian = self.hessians.get(name)
+        if hessian is None:
+            return quantize_blocks(weight, self.bits, self.block_size)
+        return gptq(weight, hessian, self.bits, self.block_size)
 
     def sum(
         self, site: Site, x: ir.Value, w: Array, h: ir.Value, r: Array, bias: Array

@@ -17,9 +17,10 @@ from rnnx.quantization.calibration import (
     random_calibration,
     read_calibration,
 )
-from rnnx.quantization.change import Change
+from rnnx.quantization.change import Change, nothing
 from rnnx.quantization.folder import quantize_folder
 from rnnx.quantization.levels import LEVELS
+from rnnx.quantization.observing import hessians
 from rnnx.quantization.quality import measure_quality, measure_step_time, open_runner
 from rnnx.quantization.report import QuantizationReport
 from rnnx_exporters.artifact import load_graph, seal
@@ -51,7 +52,7 @@ def quantize(
         src: an artifact, or any ONNX file that onnxruntime runs, in one file; or the folder of an
             encoder-decoder, which becomes the folder `dst`.
         dst: where the smaller one goes; the contract's inputs, outputs and states stay the same.
-        level: `"fp16-store"`, `"int8-store"`, `"int8"` or `"int8-block"`.
+        level: `"fp16-store"`, `"int8-store"`, `"int8"`, `"int8-block"` or `"int4"`.
         calibration: what to measure on: an array `[batch, time, ...]` as the contract's input says,
             arrays by input name, the path of an `.npy` or `.npz` file of these, or an iterable of
             any of them. Without it, random inputs.
@@ -71,6 +72,9 @@ def quantize(
     _refuse_unusable(model, contract, src)
     runs = _runs(calibration, contract)
     original = open_runner(src, contract)
+    real = runs if calibration is not None else []
+    observed = partial(hessians, src, contract, real) if real else nothing
+    apply = partial(apply, observed=observed)
     change = _applied(apply, model, f"level {level!r} would change nothing in {os.fspath(src)!r}")
     record = _record(level, change, is_random=calibration is None)
     with replacing(dst) as beside:
@@ -87,7 +91,7 @@ def quantize(
     return dataclasses.replace(report, notes=(*report.notes, *_advice(report)))
 
 
-def _level(level: str) -> Callable[[ir.Model], Change]:
+def _level(level: str) -> Callable[..., Change]:
     if level not in LEVELS:
         raise InputError(f"there is no level {level!r}", hint=f"Choose one of {', '.join(LEVELS)}.")
     return LEVELS[level]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 FULL_RANGE = 127
 # onnxruntime multiplies uint8 activations with int8 weights and adds two products in 16 bits:
@@ -36,33 +39,53 @@ def quantize_rows(
     return codes.astype(np.int8), scale.astype(np.float32)
 
 
-def quantize_blocks(
-    array: npt.NDArray[np.float32], bits: int, block_size: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+class Blocked(NamedTuple):
+    """Weights `[rows, features]` as com.microsoft.MatMulNBits takes them.
+
+    Attributes:
+        codes: uint8 `[rows, blocks, block_size * bits / 8]`, the first of two codes in a byte in
+            its lower half.
+        scales: float32 `[rows, blocks]`.
+        zeros: the codes of zero, uint8 `[rows, blocks * bits / 8, rounded up]`.
+    """
+
+    codes: Array
+    scales: Array
+    zeros: Array
+
+
+def quantize_blocks(array: npt.NDArray[np.float32], bits: int, block_size: int) -> Blocked:
     """Round each block of a row to `2**bits` steps between its least and its greatest weight.
 
     Args:
         array: weights, float32 `[rows, features]`.
         bits: 4 or 8.
         block_size: how many weights of a row share a scale.
-
-    Returns:
-        The codes, scales and zero points as com.microsoft.MatMulNBits takes them: uint8
-        `[rows, blocks, block_size * bits / 8]`, the first of two codes in a byte in its lower half;
-        float32 `[rows, blocks]`; uint8 `[rows, blocks * bits / 8, rounded up]`.
     """
     rows, features = array.shape
     blocks = -(-features // block_size)
     padded = np.pad(array, ((0, 0), (0, blocks * block_size - features)))
     grouped = padded.reshape(rows, blocks, block_size)
+    scale, zero = block_scales(grouped, bits)
+    codes = np.rint(grouped / scale[..., None]) + zero[..., None]
+    return packed_blocks(np.clip(codes, 0, 2**bits - 1), scale, zero, bits)
+
+
+def block_scales(blocks: Array, bits: int) -> tuple[Array, Array]:
+    """The scale of each block of weights `[..., block_size]`, and its code of zero."""
     steps = 2**bits - 1
-    low = np.minimum(grouped.min(2, keepdims=True), 0)  # zero is exact
-    high = np.maximum(grouped.max(2, keepdims=True), 0)
-    scale = np.maximum((high - low) / steps, np.finfo(np.float32).tiny).astype(np.float32)
-    zero = np.clip(np.rint(-low / scale), 0, steps)
-    codes = np.clip(np.rint(grouped / scale) + zero, 0, steps).astype(np.uint8)
-    zeros = zero[..., 0].astype(np.uint8)
-    return _packed(codes, bits), scale[..., 0], _packed(zeros, bits)
+    low, high = np.minimum(blocks.min(-1), 0), np.maximum(blocks.max(-1), 0)  # zero is exact
+    scale = np.maximum((high - low) / steps, np.finfo(np.float32).tiny)
+    return scale, np.clip(np.rint(-low / scale), 0, steps)
+
+
+def packed_blocks(codes: Array, scales: Array, zeros: Array, bits: int) -> Blocked:
+    """Codes `[rows, blocks, block_size]`, scales and zeros `[rows, blocks]` as the kernel's."""
+    return Blocked(
+        _packed(codes.astype(np.uint8), bits),
+        scales.astype(np.float32),
+        _packed(zeros.astype(np.uint8), bits),
+    )
 
 
 def _packed(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:

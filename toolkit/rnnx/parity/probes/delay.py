@@ -29,7 +29,8 @@ def probe(trial: Trial) -> Iterator[Finding]:
     for port in trial.contract.outputs:
         if port.time_axis is not None:
             reason = _untimely(port, come[port.name])
-            yield trial.verdict("delay", port.name, {"calls": CALLS}, reason)
+            run = {"calls": CALLS, "frames": come[port.name][-1][0]}
+            yield trial.verdict("delay", port.name, run, reason)
 
 
 def _untimely(port: Port, come: list[tuple[int, int]]) -> str | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from rnnx.parity.probes.reset import differ, is_dead
+from rnnx.parity.probes.reset import differ
 from rnnx.parity.report import Finding
 from rnnx.parity.trial import Array, Arrays, Trial
 from rnnx_runtime import snapshot
@@ -58,8 +58,19 @@ def _hold_states(
         noisy = {**taken.arrays, state.name: _noisy(taken.arrays[state.name], rng)}
         stream.restore(snapshot.pack(replace(taken, arrays=noisy)))
         moved = differ(trial.stream(feeds, [run["frames"]], stream=stream), unmoved)
-        reason = None if moved or is_dead(trial, feeds, run["batch"]) else "it changes nothing"
+        dead = not moved and _is_dead(trial, feeds, taken.arrays, noisy)
+        reason = None if moved or dead else "it changes nothing: it is ignored"
         yield trial.verdict("liveness", state.name, run, reason)
+
+
+def _is_dead(
+    trial: Trial, feeds: Arrays, states: Mapping[str, Array], other: Mapping[str, Array]
+) -> bool:
+    """Whether these states make no difference to torch either: a ReLU may stay at 0."""
+    if not trial.reference.has_all_states:
+        return False
+    (one, last), (two, final) = (trial.reference.run(feeds, each) for each in (states, other))
+    return not differ({**one, **last}, {**two, **final})
 
 
 def _noisy(value: Array, rng: np.random.Generator) -> Array:

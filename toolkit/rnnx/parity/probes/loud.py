@@ -72,7 +72,7 @@ def _last_call(trial: Trial, feeds: Arrays, before: int) -> tuple[Arrays, Arrays
 def _hold_rows(trial: Trial, actual: Arrays, quiet: Arrays) -> Iterator[Finding]:
     contract, batch = trial.contract, _batch(trial)
     for index in range(1, batch):
-        run = {"batch": batch, "chunk": _chunk(trial), "row": index}
+        run = {"batch": batch, "frames": _chunk(trial), "row": index}
         moved, unmoved = (row(contract, values, index) for values in (actual, quiet))
         yield from trial.same("loud", moved, unmoved, NOTHING, run)
 
@@ -89,7 +89,7 @@ def _hold_frames(
             moved, unmoved = (
                 {port.name: _first(port, v[port.name], count)} for v in (actual, quiet)
             )
-            run = {"batch": _batch(trial), "chunk": _chunk(trial), "changed": at}
+            run = {"batch": _batch(trial), "frames": _chunk(trial), "changed": at}
             yield from trial.same("loud", moved, unmoved, NOTHING, run)
 
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from rnnx.quantization import gates
-from rnnx.quantization.change import Change
+from rnnx.quantization.change import Change, Observed, nothing
 from rnnx.quantization.kernels import DOMAIN, Rows
 from rnnx.quantization.levels import int8_store
 from rnnx.quantization.rows import FULL_RANGE, REDUCED_RANGE, needs_reduced_range, quantize_rows
@@ -28,7 +28,7 @@ _FLOAT_INPUTS = 8  # X, W, R, B, sequence_lens, initial_h, initial_c, P; then sc
 _Packed = dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]]
 
 
-def apply(model: ir.Model) -> Change:
+def apply(model: ir.Model, observed: Observed = nothing) -> Change:
     """Compute the recurrent layers of `model` in int8, and keep all other weights as int8."""
     reduced = needs_reduced_range()
     packed: _Packed = {}

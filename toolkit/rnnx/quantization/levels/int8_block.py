@@ -8,26 +8,31 @@ int8, and over many frames at once slower than float32.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from rnnx.quantization import gates
-from rnnx.quantization.change import Change
+from rnnx.quantization.change import Change, Observed, nothing
 from rnnx.quantization.kernels import DOMAIN, Blocks
 from rnnx.quantization.levels import int8_store
 
 # From this hidden_size on a step took less time than in float32, measured on x86 with AVX2.
 BREAK_EVEN = {"GRU": 257, "LSTM": 192, "RNN": 224}
-_KERNEL = Blocks(bits=8, block_size=128)
 
 
-def apply(model: ir.Model) -> Change:
+def apply(model: ir.Model, observed: Observed = nothing) -> Change:
     """Compute the recurrent layers of `model` so, and keep all other weights as int8."""
-    nodes = gates.convertible(model, BREAK_EVEN)
+    return compute_in_blocks(model, Blocks(bits=8, block_size=128), BREAK_EVEN)
+
+
+def compute_in_blocks(model: ir.Model, kernel: Blocks, least: Mapping[str, int]) -> Change:
+    """Compute the recurrent layers of at least this hidden_size so; keep other weights as int8."""
+    nodes = gates.convertible(model, least)
     computed = Counter(node.op_type for node in nodes)
     for node in nodes:
-        gates.convert(node, _KERNEL)
+        gates.convert(node, kernel)
     if nodes:
         model.opset_imports[DOMAIN] = 1
         common.DeduplicateHashedInitializersPass()(model)  # of layers that share weights
