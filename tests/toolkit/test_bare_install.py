@@ -23,7 +23,9 @@ class NotInstalled:
 
     def find_spec(self, name, path=None, target=None):
         package = name.partition(".")[0]
-        if package not in self.ours and package not in sys.stdlib_module_names:
+        # What sysconfig reads is Python's own, under a name of the platform's.
+        standard = package in sys.stdlib_module_names or package.startswith("_sysconfigdata")
+        if package not in self.ours and not standard:
             raise ModuleNotFoundError(f"No module named {{package!r}}", name=package)
 
 
