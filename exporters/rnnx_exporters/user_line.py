@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import sysconfig
+import os
 import traceback
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-_STDLIB = sysconfig.get_path("stdlib")
+_STDLIB = str(Path(os.__file__).parent)
 
 
 def user_line(stack: Sequence[traceback.FrameSummary]) -> str | None:

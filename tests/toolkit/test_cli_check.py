@@ -52,7 +52,8 @@ def test_equal_ends_with_0_and_a_table(capsys: Capture) -> None:
     assert ended.code == 0
     last = ended.out.splitlines()[-1]
     assert re.match("equal: [0-9]+ comparisons at rtol 0.0001, atol 1e-05;", last)
-    assert {line.split()[0] for line in ended.out.splitlines()[2:-2]} == {
+    table = ended.out.partition("\n\n")[0].splitlines()
+    assert {line.split()[0] for line in table[2:]} == {
         *("x", "y"),
         *("s000", "s001", "s002", "s003"),
     }

@@ -171,6 +171,8 @@ def run_probes(
 ) -> tuple[list[Finding], dict[str, str]]:
     """The findings of the probes that fit, and why the others do not.
 
+    Those of the user's own data are left out where there is none, unless they are named.
+
     Raises:
         InputError: there is no probe of that name.
     """

@@ -209,3 +209,8 @@ def _ratio(actual: Array, exact: Array, floor: float) -> float | None:
         return None
     least = _EPS * max(float(np.abs(exact).max()), 1e-30)
     return float(distance.max()) / max(floor, least)
+
+
+def _rms(array: Array) -> float:
+    finite = array[np.isfinite(array)].astype(np.float64)
+    return float(np.sqrt(np.square(finite).mean())) if finite.size else 0.0
