@@ -136,7 +136,7 @@ def _reach(floors: Array, sizes: Array) -> Array:
     Where errors grow from step to step, another order of summation may be some steps ahead of
     torch's: from float32's resolution a floor grew by a power of the steps.
     """
-    grown = floors / np.maximum(_EPS * sizes, np.finfo(np.float32).tiny)
+    grown = floors / (_EPS * np.maximum(1.0, sizes))
     reach: Array = floors * np.sqrt(np.maximum(1.0, grown))
     return reach
 
@@ -202,9 +202,9 @@ def _along(running: Array, axis: int | None, ndim: int) -> Array:
 def _ratio(actual: Array, exact: Array, floor: float) -> float | None:
     if actual.shape != exact.shape:
         return None
-    distance = np.abs(actual.astype(np.float64) - exact)
-    if not np.isfinite(distance).all():
+    if not (np.isfinite(actual).all() and np.isfinite(exact).all()):
         return None
+    distance = np.abs(actual.astype(np.float64) - exact)
     least = _EPS * max(float(np.abs(exact).max()), 1e-30)
     return float(distance.max()) / max(floor, least)
 
