@@ -218,10 +218,12 @@ class Contract:
     def lags(self) -> bool:
         """Whether a stream holds frames back, so that the end of a sequence takes a run of its own.
 
-        Without masks, a chunk of one frame and every frame out at once, nothing is held back.
+        Without masks, any number of frames in a call and every frame out at once, nothing is held
+        back.
         """
         one = (self.first_chunk, self.chunk_multiple) == (1, 1)
-        held = bool(self.masks) or not one or any(p.count != p.length for p in self.outputs)
+        held = bool(self.masks) or not one or self.chunk is not None
+        held = held or any(p.count != p.length for p in self.outputs)
         return self.streaming and held
 
     def to_json(self) -> str:

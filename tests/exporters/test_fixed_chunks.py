@@ -362,3 +362,24 @@ def test_a_chunk_that_fails_leaves_the_stream_as_it_was(tmp_path: Path) -> None:
     expected = whole(src, {"ids": ids})
     hold({"y": np.concatenate([piece["y"] for piece in pieces], 2)}, {"y": expected["y"]})
     hold({"last": pieces[-1]["last"]}, {"last": expected["last"]})
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_a_stream_of_fixed_chunks_runs_whole_sequences_and_is_checked(
+    tmp_path: Path, chunk: int
+) -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(4, 5, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.lstm(x)[0]
+
+    torch.manual_seed(0)
+    module, x = Layer(), torch.randn(1, 10, 4)
+    rnnx.export(module, (torch.randn(2, 9, 4),), tmp_path / "offline.onnx")
+    rnnx.to_streaming(tmp_path / "offline.onnx", tmp_path / "fixed.onnx", chunk=chunk)
+    found = rnnx.Model(tmp_path / "fixed.onnx").run(x.numpy())
+    np.testing.assert_allclose(found, module(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert rnnx.check(tmp_path / "fixed.onnx", module).passed
