@@ -140,7 +140,7 @@ class Stream:
                 if y is not None:
                     self.position += bound.frames
                     return y
-            elif bound.fill(x):
+            if bound.fill(x):
                 return self._step(bound, out)
         finally:
             self._taken[self.key] = mine

@@ -17,6 +17,7 @@ import torch
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
+from torch import nn
 
 import rnnx
 from exportable import SIZES
