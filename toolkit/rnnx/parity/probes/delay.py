@@ -28,15 +28,17 @@ def probe(trial: Trial) -> Iterator[Finding]:
     come = _come(trial)
     for port in trial.contract.outputs:
         if port.time_axis is not None:
-            reason = _untimely(port, come[port.name])
+            reason = _untimely(port, come[port.name], trial.contract.chunk_multiple)
             run = {"calls": CALLS, "frames": come[port.name][-1][0]}
             yield trial.verdict("delay", port.name, run, reason)
 
 
-def _untimely(port: Port, come: list[tuple[int, int]]) -> str | None:
+def _untimely(port: Port, come: list[tuple[int, int]], call: int) -> str | None:
+    """Why the output comes at another time; earlier is seen by whole calls of so many frames."""
     if any(count < due(port, fed, port.delay) for fed, count in come):
         return f"its frames come later than its delay of {port.delay} frames"
-    if port.delay and all(count >= due(port, fed, port.delay - 1) for fed, count in come):
+    sooner = port.delay - call
+    if port.delay and all(count >= due(port, fed, sooner) for fed, count in come):
         return f"its frames come before its delay of {port.delay} frames"
     return None
 

@@ -47,7 +47,7 @@ def probe(trial: Trial) -> Iterator[Finding]:
         wanted = Expected(
             _first(trial, expected.values, share), _first(trial, expected.exact, share)
         )
-        run = {"steps": point, "frames": math.ceil(frames * share)}
+        run = {"steps": point, "frames": frames}
         yield from trial.judge("horizon", _first(trial, actual, share), wanted, run)
     rest = {name: actual[name] for name in actual if name not in _timed(trial)}
     yield from trial.judge("horizon", rest, expected, {"steps": steps, "frames": frames})

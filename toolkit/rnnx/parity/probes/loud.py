@@ -40,7 +40,8 @@ def probe(trial: Trial) -> Iterator[Finding]:
     feeds = trial.inputs(rng, batch=batch, frames=before + chunk)
     quiet, emitted = _last_call(trial, feeds, before)
     if batch > 1:
-        yield from _hold_rows(trial, _last_call(trial, _loud_row(trial, feeds), before)[0], quiet)
+        other, _ = _last_call(trial, _loud_row(trial, feeds), before)
+        yield from _hold_rows(trial, other, quiet, before + chunk)
     if trial.contract.streaming:
         at = before + chunk - 1
         other, _ = _last_call(trial, _loud_from(trial, feeds, at), before)
@@ -69,10 +70,10 @@ def _last_call(trial: Trial, feeds: Arrays, before: int) -> tuple[Arrays, Arrays
     return last, first
 
 
-def _hold_rows(trial: Trial, actual: Arrays, quiet: Arrays) -> Iterator[Finding]:
+def _hold_rows(trial: Trial, actual: Arrays, quiet: Arrays, frames: int) -> Iterator[Finding]:
     contract, batch = trial.contract, _batch(trial)
     for index in range(1, batch):
-        run = {"batch": batch, "frames": _chunk(trial), "row": index}
+        run = {"batch": batch, "frames": frames, "row": index}
         moved, unmoved = (row(contract, values, index) for values in (actual, quiet))
         yield from trial.same("loud", moved, unmoved, NOTHING, run)
 
@@ -89,7 +90,7 @@ def _hold_frames(
             moved, unmoved = (
                 {port.name: _first(port, v[port.name], count)} for v in (actual, quiet)
             )
-            run = {"batch": _batch(trial), "frames": _chunk(trial), "changed": at}
+            run = {"batch": _batch(trial), "frames": at + 1, "changed": at}
             yield from trial.same("loud", moved, unmoved, NOTHING, run)
 
 
