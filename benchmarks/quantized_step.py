@@ -21,7 +21,7 @@ from rnnx.table import render
 
 KINDS = {"GRU": nn.GRU, "LSTM": nn.LSTM, "RNN": nn.RNN}
 SIZES = (128, 256, 512, 1024)
-LEVELS = ("int8-store", "int8", "int8-block")
+LEVELS = ("int8-store", "int8", "int8-block", "int4")
 SECONDS = 3.0
 
 
