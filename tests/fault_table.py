@@ -7,7 +7,6 @@ plants each of them, and writes what was found between two marks of the page.
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -26,10 +25,10 @@ import rnnx
 import runner_faults
 from faults import Fault, plant
 from networks import NETWORKS, Network, Plain, X, network
+from rnnx.parity import reference
 from rnnx.parity.reference import TorchReference
 from runner_faults import RunnerFault
 
-check_module = importlib.import_module("rnnx.parity.check")
 START, END = "<!-- faults -->", "<!-- end of faults -->"
 NAN = np.array([0, 0, np.nan, 0], np.float32)
 
@@ -325,7 +324,7 @@ def check(planted: Planted, *, faulty: bool = True) -> rnnx.Report:
         runner = runner_faults.planted(planted.fault)
     elif faulty and not isinstance(planted.fault, tuple):
         plant(path, path := path.with_suffix(".faulty.onnx"), planted.fault)
-    with runner, mock.patch.object(check_module, "TorchReference", Remembering):
+    with runner, mock.patch.object(reference, "TorchReference", Remembering):
         return rnnx.check(path, model_and_args(planted.network)[0])
 
 
