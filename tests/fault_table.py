@@ -255,7 +255,7 @@ FAULTS = {
     "int8: scales of other gates": Planted(
         "gates-lstm",
         True,
-        faults.constant("rnn.l0.R/packed_scale", lambda scale: np.roll(scale, 32, 1)),
+        faults.constant("rnn.l0.R/packed_scale/float16", lambda scale: np.roll(scale, 32, 1)),
         level="int8",
     ),
     "int8-store: weights saturate": Planted(
