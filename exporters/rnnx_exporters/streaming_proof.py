@@ -174,7 +174,8 @@ def _probe(
     reached = False
     for out in contract.outputs:
         changed = _changed(out.time_axis, quiet[out.name], other[out.name])
-        reached = reached or bool(changed)
+        # Any bit tells: where states are saturated, a loud frame changes next to nothing.
+        reached = reached or not np.array_equal(quiet[out.name], other[out.name], equal_nan=True)
         early = [frame for frame in changed if out.sees(frame)[1] < at]
         # A loud frame widens the range that the others are rounded by.
         if out.time_axis is not None and early and not _by_ranges(contract):

@@ -9,12 +9,17 @@ import pytest
 import rnnx
 from random_recurrent import random_network
 
-NETWORKS = 200
+NETWORKS = 205  # a few are dead by chance: saturated, so that no frame changes any bit
 
 
 def hold(seed: int, path: Path) -> rnnx.Report:
     model, args = random_network(seed)
-    rnnx.export(model, args, path, streaming=True)
+    try:
+        rnnx.export(model, args, path, streaming=True)
+    except rnnx.NotStreamableError as error:
+        if "network is dead" in str(error.hint):
+            pytest.skip("the network is dead by chance: no frame changes any bit of its outputs")
+        raise
     report = rnnx.check(path, model, seed=seed)
     assert report.passed, report.to_text()
     return report
