@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 
-import numpy as np
-import onnxruntime as ort
+from conditions import tell
 
 from rnnx.bench import one_core
 from rnnx.table import render
@@ -32,8 +30,7 @@ print(json.dumps([1000 * (b - a) for a, b in zip(times, times[1:])]))
 
 
 def main() -> None:
-    print(f"Python {platform.python_version()}, numpy {np.__version__},", end=" ")
-    print(f"onnxruntime {ort.__version__}, {platform.machine()}, one core")
+    tell()
     with one_core(), tempfile.TemporaryDirectory() as compiled:
         milliseconds(compiled)  # compiles, as an installation does
         columns = zip(*(milliseconds(compiled) for _ in range(PROCESSES)), strict=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
+from conditions import tell
 from stream_step import add_step_form, write_artifact
 
 from rnnx import Model
@@ -21,8 +20,7 @@ WARM_UP = 20_000  # steps after which what is kept for reuse is there
 
 
 def main() -> None:
-    print(f"Python {platform.python_version()}, numpy {np.__version__},", end=" ")
-    print(f"onnxruntime {ort.__version__}, {platform.machine()}, GRU of 64 over 64 features")
+    tell("GRU of 64 over 64 features")
     with tempfile.TemporaryDirectory() as folder:
         plain, path = Path(folder) / "plain.onnx", Path(folder) / "gru.onnx"
         write_artifact(plain, "GRU", 64, 64)

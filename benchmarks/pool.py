@@ -5,14 +5,12 @@ Each variant gives the next frame of all streams; all run in turn in one process
 
 from __future__ import annotations
 
-import os
-import platform
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
+from conditions import on_one_core
 from stream_step import dict_loop, write_artifact
 
 from rnnx import Model, StreamPool
@@ -25,10 +23,7 @@ SECONDS = 4.0
 
 
 def main() -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    print(f"Python {platform.python_version()}, numpy {np.__version__},", end=" ")
-    print(f"onnxruntime {ort.__version__}, {platform.machine()}, one core, {STREAMS} streams")
+    on_one_core(f"{STREAMS} streams")
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for network in NETWORKS for row in rows_of(Path(folder), *network)]
     print(render(["a frame of each", "median us", "us a stream", "times as fast"], rows))

@@ -5,7 +5,6 @@ Each thread has streams of its own, which come and go, and feeds them pieces of 
 
 from __future__ import annotations
 
-import platform
 import sys
 import tempfile
 import threading
@@ -14,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
+from conditions import tell
 from stream_step import write_artifact
 
 from rnnx import Model, StreamPool
@@ -26,8 +25,7 @@ FRAMES = 200  # at most, in the life of a stream
 
 def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
-    print(f"Python {platform.python_version()}, numpy {np.__version__},", end=" ")
-    print(f"onnxruntime {ort.__version__}, {platform.machine()}, {THREADS} threads, {seconds:g} s")
+    tell(f"{THREADS} threads", f"{seconds:g} s")
     with tempfile.TemporaryDirectory() as folder:
         rows = [report(Path(folder), *network, seconds) for network in NETWORKS]
     head = [

@@ -5,14 +5,12 @@ The weights are random: for how long a step takes they do not matter.
 
 from __future__ import annotations
 
-import os
-import platform
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
+from conditions import on_one_core
 from torch import nn
 
 import rnnx
@@ -35,11 +33,8 @@ class Layer(nn.Module):
 
 
 def main() -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.manual_seed(0)
-    print(f"Python {platform.python_version()}, numpy {np.__version__},", end=" ")
-    print(f"onnxruntime {ort.__version__}, {platform.machine()}, one core")
+    on_one_core()
     with tempfile.TemporaryDirectory() as folder:
         rows = [rows_of(Path(folder), kind, size) for kind in KINDS for size in SIZES]
     head = ["one step", "level", "median us", "times as fast", "times smaller", "SNR dB"]

@@ -9,8 +9,6 @@ off. What remembers and moves (Concat, Slice, Squeeze, ...) is in the loops only
 
 from __future__ import annotations
 
-import os
-import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
+from conditions import on_one_core
 from stream_step import bound_loop, dict_loop
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
@@ -56,11 +55,8 @@ class Network(nn.Module):
 
 
 def main() -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.manual_seed(0)
-    print(f"Python {platform.python_version()}, numpy {np.__version__},", end=" ")
-    print(f"onnxruntime {ort.__version__}, {platform.machine()}, one core")
+    on_one_core()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         contract = rnnx.export(Network(), (torch.randn(2, 40, CHANNELS),), path, streaming=True)

@@ -7,15 +7,13 @@ over its step form. All variants run in turn in one process on one core.
 
 from __future__ import annotations
 
-import os
-import platform
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
+from conditions import on_one_core
 from onnx import numpy_helper
 
 from rnnx import Contract, Model, Port, State, load_contract
@@ -32,10 +30,7 @@ SECONDS = 5.0
 
 
 def main() -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    print(f"Python {platform.python_version()}, numpy {np.__version__},", end=" ")
-    print(f"onnxruntime {ort.__version__}, {platform.machine()}, one core")
+    on_one_core()
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for network in NETWORKS for row in rows_of(Path(folder), *network)]
     print(render(["one step", "median us", "p95 us", "p99 us", "to the loop", "to its step"], rows))

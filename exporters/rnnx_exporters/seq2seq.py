@@ -28,14 +28,13 @@ from rnnx_exporters.seq2seq_nesting import Nest, find_nest
 from rnnx_exporters.seq2seq_proof import prove_generation, prove_loop
 from rnnx_exporters.torch_export import graph_of, name_ports
 from rnnx_runtime.errors import ExportError, InputError
-from rnnx_runtime.files import replacing
+from rnnx_runtime.files import replacing, sha256_of_file
 from rnnx_runtime.seq2seq import (
     CONTRACT,
     ENCODER,
     STEP,
     Seq2Seq,
     Seq2SeqContract,
-    file_fingerprint,
     tensor_names,
 )
 
@@ -296,7 +295,7 @@ def _write_pair(
     names = (ENCODER, STEP)
     for name, graph in zip(names, graphs, strict=True):
         _write_graph(folder / name, graph)
-    fingerprints = {name: file_fingerprint(folder / name) for name in names}
+    fingerprints = {name: sha256_of_file(folder / name) for name in names}
     contract = dataclasses.replace(contract, fingerprints=fingerprints)
     _write_contract(folder, contract)
     return contract

@@ -29,15 +29,12 @@ def attach_step(model: ir.Model, contract: Contract) -> None:
     if len(step.graph) == len(model.graph):
         return
     proto, file = ir.to_proto(step), ir.to_proto(model).SerializeToString()
-    weights = {
-        tensor.name: _taken_out(tensor)
-        for tensor in proto.graph.initializer
-        if _is_in(file, tensor)
-    }
+    places = [(tensor, _place(file, tensor)) for tensor in proto.graph.initializer]
+    weights = {tensor.name: (_taken_out(tensor), start) for tensor, start in places if start >= 0}
     graph = proto.SerializeToString()
     if len(graph) <= _LARGEST_GRAPH:
         model.metadata_props[METADATA_KEY] = pack(
-            graph, weights, file, frames=contract.chunk_multiple, operators=len(step.graph)
+            graph, weights, frames=contract.chunk_multiple, operators=len(step.graph)
         )
 
 
@@ -47,10 +44,12 @@ def _may_gain(model: ir.Model, contract: Contract) -> bool:
     return contract.streaming and contract.chunk is None and small
 
 
-def _is_in(file: bytes, tensor: onnx.TensorProto) -> bool:
-    """Whether the file of the artifact holds a weight. Metadata comes last there: nothing moves."""
+def _place(file: bytes, tensor: onnx.TensorProto) -> int:
+    """Where the artifact's file holds a weight, -1 if not. Metadata comes last: nothing moves."""
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    return dtype.name in DTYPES and len(tensor.raw_data) > _SMALL and tensor.raw_data in file
+    if dtype.name not in DTYPES or len(tensor.raw_data) <= _SMALL:
+        return -1
+    return file.find(tensor.raw_data)
 
 
 def _taken_out(tensor: onnx.TensorProto) -> Array:

@@ -18,12 +18,13 @@ from rnnx_exporters.proof import session_of
 from rnnx_runtime.contract import Contract, Port
 from rnnx_runtime.errors import NotStreamableError
 from rnnx_runtime.model import Model
-from rnnx_runtime.samples import random_inputs
+from rnnx_runtime.samples import changed_from, random_inputs
 from rnnx_runtime.stream import feed_whole
 
 Array = npt.NDArray[Any]
 
 _CHUNKINGS = 3
+_LOUD = 30.0
 _LEAST_SNR_DB = 30.0  # between roundings of 8 bits
 
 
@@ -169,7 +170,7 @@ def _probe(
 ) -> bool:
     """Whether an input that is changed from the frame `at` on changes any output."""
     feeds = random_inputs(contract, rng, batch=1, frames=frames)
-    loud = {**feeds, port.name: _loud(port, feeds[port.name], port.here(at))}
+    loud = {**feeds, port.name: changed_from(port, feeds[port.name], at, _LOUD)}
     quiet, other = _run_offline(session, feeds, contract), _run_offline(session, loud, contract)
     reached = False
     for out in contract.outputs:
@@ -181,17 +182,6 @@ def _probe(
         if out.time_axis is not None and early and not _by_ranges(contract):
             raise _untimely(f"frame {at} of {port.name!r} reaches frame {early[0]} of {out.name!r}")
     return reached
-
-
-def _loud(port: Port, value: Array, at: int) -> Array:
-    """`value` with another content from a frame on."""
-    loud = value.copy()
-    frames = np.moveaxis(loud, port.time_axis or 0, 0)
-    if value.dtype.kind == "f":
-        frames[at:] = 30
-    else:
-        frames[at:] = (frames[at:] + 1) % (port.num_embeddings or 2)
-    return loud
 
 
 def _changed(time_axis: int | None, quiet: Array, loud: Array) -> list[int]:

@@ -55,12 +55,7 @@ class Buffers:
             ArtifactError: one has another shape than the contract says.
         """
         for (name, buffer), value in zip(self.sides[self.side].items(), states, strict=True):
-            if value.shape != buffer.shape:
-                raise ArtifactError(
-                    f"state {name} is {list(value.shape)} after the first run, but its"
-                    f" contract says {list(buffer.shape)}",
-                    hint="The graph or its metadata was edited by hand; export it again.",
-                )
+            refuse_misshapen(name, value, buffer.shape)
             buffer[...] = value
 
     def states(self) -> tuple[Array, ...]:
@@ -93,7 +88,7 @@ class Bound:
         self.frames = frames
         self.inputs = {p.name: _allocate(p, buffers.batch, frames) for p in contract.inputs}
         self.outputs = {p.name: _allocate(p, buffers.batch, frames) for p in contract.outputs}
-        self.readouts = [p.name for p in contract.outputs if p.time_axis is None]
+        self.readouts = contract.readouts
         self._masks = {p.name: _allocate(p, buffers.batch, frames) for p in contract.masks}
         self.mask(*(True for _ in self._masks))  # inside a sequence; its end is run by itself
         self._buffers = buffers
@@ -179,6 +174,20 @@ class Bound:
         """The shape and the address of an array, which the step form takes under its own shape."""
         shape = value.shape if self._step is None else self._step.shapes[name]
         return shape, value.ctypes.data
+
+
+def refuse_misshapen(name: str, value: Array, shape: tuple[int, ...]) -> None:
+    """Refuse a state that is not of the shape that the contract gives it under way.
+
+    Raises:
+        ArtifactError: it is not.
+    """
+    if value.shape != shape:
+        raise ArtifactError(
+            f"state {name} is {list(value.shape)} after the first run, but its"
+            f" contract says {list(shape)}",
+            hint="The graph or its metadata was edited by hand; export it again.",
+        )
 
 
 def _failed(error: Exception) -> InputError:

@@ -68,7 +68,7 @@ def of_the_sequence(
     for port in contract.outputs:
         before = _count(port, fed) - port.skip
         stop = None if length is None else max(0, port.length(length) - before)
-        kept[port.name] = _frames_of(port, outputs[port.name], max(0, -before), stop).copy()
+        kept[port.name] = frames_of(port, outputs[port.name], max(0, -before), stop).copy()
     return kept
 
 
@@ -77,7 +77,7 @@ def cut(
 ) -> dict[str, Array]:
     """The frames from `start` to `stop` of every input that has frames."""
     return {
-        port.name: _frames_of(
+        port.name: frames_of(
             port, arrays[port.name], port.here(start), None if stop is None else port.here(stop)
         )
         for port in ports
@@ -104,7 +104,8 @@ def _count(port: Port, fed: int) -> int:
     return port.count(fed) if fed else 0
 
 
-def _frames_of(port: Port, array: Array, start: int, stop: int | None) -> Array:
+def frames_of(port: Port, array: Array, start: int, stop: int | None) -> Array:
+    """Those frames of an array from `start` to before `stop`; all of it without a time axis."""
     if port.time_axis is None:
         return array
     return array[(slice(None),) * port.time_axis + (slice(start, stop),)]

@@ -215,6 +215,16 @@ class Contract:
         return any(isinstance(port.batch_size, str) for port in self.inputs)
 
     @property
+    def has_only_frames(self) -> bool:
+        """Whether every input has a time axis, so that a stream need not remember any as given."""
+        return all(port.time_axis is not None for port in self.inputs)
+
+    @property
+    def readouts(self) -> list[str]:
+        """The names of outputs without a time axis, each a value for all frames so far."""
+        return [port.name for port in self.outputs if port.time_axis is None]
+
+    @property
     def lags(self) -> bool:
         """Whether a stream holds frames back, so that the end of a sequence takes a run of its own.
 

@@ -31,6 +31,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+def sha256_of_file(path: str | os.PathLike[str]) -> str:
+    """The hash of a file's bytes, in hex."""
+    import hashlib
+
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def writable(path: str | os.PathLike[str]) -> Path:
     """`path`, if a file may be written there.
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from rnnx_runtime.contract import Contract, Port
 from rnnx_runtime.errors import ArtifactError, InputError
-from rnnx_runtime.session import edge_options, open_session, read_contract
+from rnnx_runtime.session import open_session, read_contract
 from rnnx_runtime.step import METADATA_KEY, Step, open_step
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Model:
     def step(self) -> Step | None:
         """The step form, opened when the first step is taken; None where the artifact has none."""
         text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        return open_step(text, self.path, edge_options())
+        return open_step(text, self.path)
 
     @cached_property
     def seats(self) -> Seats:

@@ -61,8 +61,8 @@ class StreamPool:
         self.max_pending = _positive("max_pending", max_pending)
         self.strict = strict
         self._together = fits(self.model.contract)
-        self._only_frames = all(port.time_axis is not None for port in self.model.contract.inputs)
-        self._reads_out = any(port.time_axis is None for port in self.model.contract.outputs)
+        self._only_frames = self.model.contract.has_only_frames
+        self._reads_out = bool(self.model.contract.readouts)
         self._fitting: dict[tuple[tuple[int, ...], np.dtype[Any]], int] = {}  # chunks met before
         self._awake: dict[PooledStream, None] = {}  # those idle for longest first
         self._members: list[PooledStream] = []  # a row each

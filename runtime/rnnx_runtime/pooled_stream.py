@@ -167,9 +167,8 @@ class PooledStream:
 
     def _last_readouts(self) -> Arrays:
         """The values without frames that the last run in a row gave."""
-        ports = self._pool.model.contract.outputs
-        readouts = {port.name for port in ports if port.time_axis is None}
-        return {name: value.copy() for name, value in self._last[1].items() if name in readouts}
+        readouts, last = self._pool.model.contract.readouts, self._last[1]
+        return {name: last[name].copy() for name in readouts if name in last}
 
     def _await_room(self, frames: int, timeout: float | None) -> None:
         limit = self._pool.max_pending

@@ -22,6 +22,21 @@ def random_inputs(
     return arrays
 
 
+def changed_from(port: Port, value: npt.NDArray[Any], at: int, content: float) -> npt.NDArray[Any]:
+    """A copy of an input with other content from the input frame `at` on.
+
+    Args:
+        port: the input, with a time axis.
+        value: what it was.
+        at: the first frame that changes.
+        content: what floats become; ids become others.
+    """
+    value = value.copy()
+    frames = np.moveaxis(value, port.time_axis or 0, 0)[port.here(at) :]
+    frames[:] = content if value.dtype.kind == "f" else (frames + 1) % (port.num_embeddings or 2)
+    return value
+
+
 def _lengths(
     rng: np.random.Generator, shape: tuple[int, ...], frames: int
 ) -> npt.NDArray[np.int64]:

@@ -38,6 +38,7 @@ class Seats:
         self.keys = itertools.count()
         self._model = model
         self._owners: dict[int, weakref.ref[Stream]] = {}
+        self._left: list[Buffers] = []  # by streams that began anew
         self._lock = threading.Lock()
 
     def sit(self, stream: Stream) -> Buffers:
@@ -46,7 +47,7 @@ class Seats:
         if buffers is not None:
             return buffers
         with self._lock:
-            buffers = self._vacated(stream.batch) or Buffers(self._model, stream.batch)
+            buffers = self._free(stream.batch) or Buffers(self._model, stream.batch)
             buffers.load(stream.standing())
             self._owners[stream.key] = weakref.ref(stream)
             return buffers
@@ -54,21 +55,29 @@ class Seats:
     def leave(self, stream: Stream) -> None:
         """Forget what the stream's buffers hold."""
         with self._lock:
-            self.taken.pop(stream.key, None)
+            buffers = self.taken.pop(stream.key, None)
             self._owners.pop(stream.key, None)
+            if buffers is not None and len(self._left) + len(self.taken) < _SEATS:
+                self._left.append(buffers)
 
     def standing(self, stream: Stream) -> tuple[Array, ...]:
         """Copies of the stream's states, wherever they are."""
         buffers = self.taken.pop(stream.key, None)
         if buffers is None:
             with self._lock:  # another thread may be about to give them back
-                return stream.standing()
+                return tuple(state.copy() for state in stream.standing())
         states = buffers.states()
         self.taken[stream.key] = buffers
         return states
 
+    def _free(self, batch: int) -> Buffers | None:
+        """Buffers that a stream left; if all seats are taken, those of the one fed longest ago."""
+        for place, buffers in enumerate(self._left):
+            if buffers.batch == batch:
+                return self._left.pop(place)
+        return self._vacated(batch)
+
     def _vacated(self, batch: int) -> Buffers | None:
-        """The buffers of the stream that was fed longest ago, if all seats are taken."""
         keys = list(self.taken)
         buffers = self.taken.pop(keys[0], None) if len(keys) >= _SEATS else None
         if buffers is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from rnnx_runtime.arguments import hold_count, hold_lengths
 from rnnx_runtime.contract import Contract, Port
 from rnnx_runtime.decoding import BeamSearch, GreedySearch, Scores, log_softmax
 from rnnx_runtime.errors import ArtifactError, InputError
+from rnnx_runtime.files import sha256_of_file
 from rnnx_runtime.model import Model, fit
 
 Array = npt.NDArray[Any]
@@ -244,12 +244,6 @@ def load_seq2seq_contract(folder: str | os.PathLike[str]) -> Seq2SeqContract:
     return Seq2SeqContract.from_json(data.decode("utf-8", "replace"))
 
 
-def file_fingerprint(path: Path) -> str:
-    """SHA-256 of the file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _run(model: Model, feeds: Mapping[str, Array]) -> Arrays:
     results = model.run(feeds)
     return tuple(results.values()) if isinstance(results, dict) else (results,)
@@ -271,7 +265,7 @@ def _hold_fingerprint(path: Path, expected: str) -> None:
         raise ArtifactError(
             f"no file at {str(path)!r}", hint="Copy the whole folder that was exported."
         )
-    if file_fingerprint(path) != expected:
+    if sha256_of_file(path) != expected:
         raise ArtifactError(
             f"{str(path)!r} is not the file that {CONTRACT} describes",
             hint="It was changed or belongs to another export; copy or export the folder again.",

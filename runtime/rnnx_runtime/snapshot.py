@@ -1,13 +1,8 @@
-"""A stream's memory as portable bytes: no pickle, little-endian, checked by length and hash.
-
-Layout: `RNNXSNAP`, header length (uint32), header (JSON), the arrays one after another, and a
-SHA-256 over all of it.
-"""
+"""A stream's memory as portable bytes: a sealed record, its payload one array after another."""
 
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rnnx_runtime import sealed
 from rnnx_runtime.chunks import fed_after
 from rnnx_runtime.contract import DTYPES, Contract
 from rnnx_runtime.errors import StreamError
 
 MAGIC = b"RNNXSNAP"
 VERSION = 1
-_LENGTH = struct.Struct("<I")
-_HASH_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +40,15 @@ class Snapshot:
 
 def pack(taken: Snapshot) -> bytes:
     """The snapshot as bytes."""
-    import json
-
-    header = json.dumps(
-        {
-            "version": VERSION,
-            "fingerprint": taken.fingerprint,
-            "batch": taken.batch,
-            "position": taken.position,
-            "flushed": taken.flushed,
-            "arrays": [[n, str(a.dtype), list(a.shape)] for n, a in taken.arrays.items()],
-        }
-    ).encode()
+    header = {
+        "fingerprint": taken.fingerprint,
+        "batch": taken.batch,
+        "position": taken.position,
+        "flushed": taken.flushed,
+        "arrays": [[n, str(a.dtype), list(a.shape)] for n, a in taken.arrays.items()],
+    }
     values = [np.ascontiguousarray(a, a.dtype.newbyteorder("<")) for a in taken.arrays.values()]
-    body = b"".join([MAGIC, _LENGTH.pack(len(header)), header, *(a.tobytes() for a in values)])
-    return body + _digest(body)
+    return sealed.seal(MAGIC, VERSION, header, b"".join(a.tobytes() for a in values))
 
 
 def unpack(data: bytes) -> Snapshot:
@@ -69,10 +57,14 @@ def unpack(data: bytes) -> Snapshot:
     Raises:
         StreamError: they are not a snapshot, are damaged, or come from another version.
     """
-    body = _verified(bytes(data))
+    data = bytes(data)
+    if not data.startswith(MAGIC):
+        raise StreamError("these bytes are not an rnnx snapshot")
+    if not sealed.is_whole(MAGIC, data):
+        raise _damaged("its hash does not match; bytes are missing or changed")
     try:
-        return _parse(body)
-    except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
+        return _parse(data)
+    except sealed.ERRORS as error:
         raise _damaged(f"{type(error).__name__}: {error}") from error
 
 
@@ -113,35 +105,14 @@ def _expected(taken: Snapshot, contract: Contract) -> dict[str, tuple[str, tuple
     return shapes
 
 
-def _verified(data: bytes) -> bytes:
-    if not data.startswith(MAGIC):
-        raise StreamError("these bytes are not an rnnx snapshot")
-    body, digest = data[:-_HASH_BYTES], data[-_HASH_BYTES:]
-    if len(body) < len(MAGIC) + _LENGTH.size or _digest(body) != digest:
-        raise _damaged("its hash does not match; bytes are missing or changed")
-    return body
-
-
-def _digest(body: bytes) -> bytes:
-    import hashlib  # takes as long to load as half of the runtime, and few streams need it
-
-    return hashlib.sha256(body).digest()
-
-
-def _parse(body: bytes) -> Snapshot:
-    import json
-
-    start = len(MAGIC) + _LENGTH.size
-    end = start + _LENGTH.unpack_from(body, len(MAGIC))[0]
-    header = json.loads(body[start:end])
-    if header["version"] != VERSION:
-        raise ValueError(f"version {header['version']!r} is not {VERSION}")
+def _parse(data: bytes) -> Snapshot:
+    header, payload = sealed.unseal(MAGIC, VERSION, data)
     return Snapshot(
         fingerprint=str(header["fingerprint"]),
         batch=int(header["batch"]),
         position=int(header["position"]),
         flushed=bool(header["flushed"]),
-        arrays=_arrays(header["arrays"], memoryview(body)[end:]),
+        arrays=_arrays(header["arrays"], payload),
     )
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from rnnx_runtime.contract import DTYPES, MAX_BYTES
-from rnnx_runtime.session import new_session
+from rnnx_runtime.session import edge_options, new_session
 
 METADATA_KEY = "rnnx.step"
 LOCATION = "the artifact"  # where the graph says that its weights are; they are handed to it
@@ -46,22 +46,21 @@ class Step:
     weights: tuple[npt.NDArray[Any], ...]
 
 
-def open_step(text: str | None, path: str, options: ort.SessionOptions) -> Step | None:
+def open_step(text: str | None, path: str) -> Step | None:
     """The step form of the artifact at `path`, from the text in its metadata; None without one."""
     if text is None or len(text) > MAX_BYTES:
         return None
     import json
 
     try:
-        return _open(json.loads(text), path, options)
+        return _open(json.loads(text), path)
     except Exception:  # whatever is wrong with it: the artifact's own graph does the same
         return None
 
 
 def pack(
     graph: bytes,
-    weights: Mapping[str, npt.NDArray[Any]],
-    file: bytes,
+    weights: Mapping[str, tuple[npt.NDArray[Any], int]],
     *,
     frames: int,
     operators: int,
@@ -70,20 +69,17 @@ def pack(
 
     Args:
         graph: an ONNX model whose `weights` stand at `LOCATION`.
-        weights: by name; `file` holds the bytes of each.
-        file: the artifact.
+        weights: by name, each with the place of its bytes in the artifact's file.
         frames: how many the graph takes.
         operators: how many it has.
-
-    Raises:
-        ValueError: `file` does not hold a weight.
     """
     import base64
     import json
     import zlib
 
     places = [
-        [name, str(w.dtype), list(w.shape), file.index(w.tobytes())] for name, w in weights.items()
+        [name, str(weight.dtype), list(weight.shape), start]
+        for name, (weight, start) in weights.items()
     ]
     return json.dumps(
         {
@@ -91,18 +87,19 @@ def pack(
             "operators": operators,
             "graph": base64.b64encode(zlib.compress(graph, 9)).decode(),
             "weights": places,
-            "sha256": _digest(weights.values()),
+            "sha256": _digest(weight for weight, _ in weights.values()),
         }
     )
 
 
-def _open(record: Any, path: str, options: ort.SessionOptions) -> Step | None:
+def _open(record: Any, path: str) -> Step | None:
     data = np.memmap(path, np.uint8, mode="r")
     names = [str(name) for name, *_ in record["weights"]]
     weights = tuple(_weight(data, *place) for _, *place in record["weights"])
     if _digest(weights) != record["sha256"]:
         return None
     values = [ort.OrtValue.ortvalue_from_numpy(weight) for weight in weights]
+    options = edge_options()
     options.add_external_initializers(names, values)
     session = new_session(_inflated(record["graph"]), options)
     ports = (*session.get_inputs(), *session.get_outputs())

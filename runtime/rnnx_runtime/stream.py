@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnx_runtime import chunks, snapshot
-from rnnx_runtime.binding import Bound, Buffers, Result
-from rnnx_runtime.contract import Contract, Port
+from rnnx_runtime.binding import Bound, Buffers, Result, refuse_misshapen
+from rnnx_runtime.contract import Port
 from rnnx_runtime.errors import ArtifactError, InputError, StreamError
 from rnnx_runtime.model import (
     Model,
@@ -93,8 +93,10 @@ class Stream:
         self._copy = copy
         self._flushed = False
         self._refuse_unusable()
+        contract = self.model.contract
         # One input, one output with frames: what `Bound.step` does, as most networks want it.
-        self._plain = copy and not strict and _is_plain(self.model.contract)
+        single = len(contract.inputs) == len(contract.outputs) == 1 and not contract.readouts
+        self._plain = copy and not strict and single
         # Buffers that are handed out must be taken by nobody else.
         self._seats = self.model.seats if copy else Seats(self.model)
         self._taken = self._seats.taken
@@ -201,10 +203,10 @@ class Stream:
         return dict(zip(names, self._seats.standing(self), strict=True))
 
     def standing(self) -> tuple[Array, ...]:
-        """Copies of the states, in the contract's order, of a stream that has no seat."""
+        """The states, in the contract's order, of a stream that has no seat; not to be changed."""
         if self._states is None:
             return tuple(s.start(batch=self.batch) for s in self.model.contract.states)
-        return tuple(state.copy() for state in self._states)
+        return self._states
 
     def stand(self, states: tuple[Array, ...]) -> None:
         """Take the states back: the seat is another stream's now."""
@@ -283,7 +285,7 @@ class Stream:
     def _hold(self, left: Mapping[str, Array]) -> None:
         """Keep what was not run; with nothing kept, a chunk like this one can go straight in."""
         contract = self.model.contract
-        all_run = self._fed == self.position and _only_frames(contract)
+        all_run = self._fed == self.position and contract.has_only_frames
         self._held = _NOTHING if all_run else {name: x.copy() for name, x in left.items()}
         if not all_run or contract.chunk is not None:
             self._alike = None
@@ -317,16 +319,10 @@ class Stream:
             self._taken[self.key] = buffers
 
     def _put_states(self, states: Mapping[str, Array]) -> None:
-        contract = self.model.contract
-        for state in contract.states:
-            shape, value = state.shape(batch=self.batch), states[state.name]
-            if value.shape != shape:
-                raise ArtifactError(
-                    f"state {state.name} is {list(value.shape)} after the first run, but its"
-                    f" contract says {list(shape)}",
-                    hint="The graph or its metadata was edited by hand; export it again.",
-                )
-        self._stand_at(tuple(states[state.name].copy() for state in contract.states))
+        for state in self.model.contract.states:
+            refuse_misshapen(state.name, states[state.name], state.shape(batch=self.batch))
+        names = [state.name for state in self.model.contract.states]
+        self._stand_at(tuple(states[name].copy() for name in names))
 
     def _stand_at(self, states: tuple[Array, ...] | None) -> None:
         """Have these states, None for those of a start, whatever stands in a seat."""
@@ -393,9 +389,7 @@ class Stream:
         return {p.name: np.zeros(p.shape(batch=self.batch, frames=0), p.dtype) for p in ports}
 
     def _keep_readouts(self, results: Mapping[str, Array]) -> Result:
-        self._readouts = {
-            name: results[name].copy() for name in _readout_names(self.model.contract)
-        }
+        self._readouts = {name: results[name].copy() for name in self.model.contract.readouts}
         return unwrap({port.name: results[port.name] for port in self.model.contract.outputs})
 
     def _frames(self, arrays: Mapping[str, Array]) -> int:
@@ -430,7 +424,7 @@ class Stream:
         self._held = {x: arrays[f"held.{x}"] for x in names if f"held.{x}" in arrays}
         self.position, self._flushed = position, flushed
         self._readouts = {
-            name: arrays[name] for name in _readout_names(self.model.contract) if name in arrays
+            name: arrays[name] for name in self.model.contract.readouts if name in arrays
         }
         self._stand_at(None)
         if self._fed:
@@ -441,24 +435,12 @@ class Stream:
     ) -> None:
         """Note frames that were run elsewhere, together with other streams'."""
         self.position += frames
-        if not _only_frames(self.model.contract):
+        if not self.model.contract.has_only_frames:
             left = chunks.cut(self.model.contract.inputs, arrays, frames, None)
             self._held = {name: part.copy() for name, part in left.items()}
         self._readouts = {
-            name: readouts[name] for name in _readout_names(self.model.contract) if name in readouts
+            name: readouts[name] for name in self.model.contract.readouts if name in readouts
         }
-
-
-def _only_frames(contract: Contract) -> bool:
-    return all(port.time_axis is not None for port in contract.inputs)
-
-
-def _is_plain(contract: Contract) -> bool:
-    return len(contract.inputs) == len(contract.outputs) == 1 and not _readout_names(contract)
-
-
-def _readout_names(contract: Contract) -> list[str]:
-    return [port.name for port in contract.outputs if port.time_axis is None]
 
 
 def feed_whole(

@@ -18,7 +18,7 @@ from rnnx.sinks import Sink
 from rnnx.sources import SUFFIXES, Feeds, Source, open_source
 from rnnx_runtime import Model, Stream
 from rnnx_runtime.errors import InputError, RnnxError
-from rnnx_runtime.files import replacing, writable
+from rnnx_runtime.files import replacing, sha256_of_file, writable
 
 Watch = Callable[[Iterator[Feeds], Source, Stream], Iterator[Feeds]]
 Tell = Callable[[str], None]
@@ -185,7 +185,7 @@ def _identity(stream: Stream, source: Source, plan: Plan) -> dict[str, Any]:
     """What must be the same for a run to go on, by the name that a person knows it by."""
     return {
         "the artifact": stream.model.contract.fingerprint,
-        "the input": plan.path if source.live else checkpoint.file_digest(plan.path),
+        "the input": plan.path if source.live else sha256_of_file(plan.path),
         "--chunk": plan.chunk,
         "--format": plan.form,
         "--json": plan.as_json,

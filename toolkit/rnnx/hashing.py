@@ -1,20 +1,13 @@
-"""What tells whether two files, or two sets of arrays, are the same."""
+"""What tells whether two sets of arrays are the same."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-
-def sha256_of_file(path: str | os.PathLike[str]) -> str:
-    """The hash of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> str:

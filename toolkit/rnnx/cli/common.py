@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from rnnx_runtime import Contract
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-
-
-def output_option(default: str | None = None) -> Callable[[_F], _F]:
-    """`-o/--output FILE`, required where there is no default."""
-    # click takes default=None for a default, and then requires nothing.
-    given: dict[str, Any] = {"required": True} if default is None else {"default": default}
-    path = click.Path(dir_okay=False)
-    return click.option("-o", "--output", type=path, help="The file to write.", **given)
 
 
 def talk(message: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnnx.cli.common import as_json, delay_text, human_bytes, output_option, print_json, talk
+from rnnx.cli.common import as_json, delay_text, human_bytes, print_json, talk
 
 if TYPE_CHECKING:
     from rnnx.spec import Loaded
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 @click.command("export")
 @click.argument("spec")
-@output_option()
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False),
+    help="The file to write.",
+)
 @click.option("--weights", metavar="FILE", help="A state dict to load into the model (.pt).")
 @click.option(
     "--input",

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnx.hashing import sha256_of_file
 from rnnx.parity.folder import check_folder
 from rnnx.parity.gate import gate_for
 from rnnx.parity.metric import Metric
@@ -22,6 +21,7 @@ from rnnx.runs import Runs
 from rnnx_exporters.compare import ATOL, RTOL
 from rnnx_runtime import Contract, Model
 from rnnx_runtime.errors import ArtifactError, InputError
+from rnnx_runtime.files import sha256_of_file
 
 if TYPE_CHECKING:
     import torch

@@ -88,9 +88,7 @@ def allowed(gate: Gate, pair: Pair, output: str) -> Array:
     """How far each element may be; under a gate of quality, were the error the same everywhere."""
     wanted = pair.wanted if pair.exact is None else pair.exact
     if gate.snr_db is not None:
-        finite = wanted[np.isfinite(wanted)]
-        rms = float(np.sqrt(np.square(finite).mean())) if finite.size else 0.0
-        return np.full(wanted.shape, rms * 10 ** (-gate.snr_db / 20))
+        return np.full(wanted.shape, _rms(wanted) * 10 ** (-gate.snr_db / 20))
     floors = pair.floors
     slack = 0.0 if floors is None else _slack(floors, wanted, pair.time_axis)
     limits: Array = gate.atol_of(output) + gate.rtol * np.abs(wanted) + slack

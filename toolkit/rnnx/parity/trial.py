@@ -65,6 +65,9 @@ class Expected:
         return Expected(values, exact, self.inputs_sha256)
 
 
+NOTHING = Expected({}, {})
+
+
 class Trial:
     """What a probe needs.
 
@@ -300,6 +303,14 @@ class Trial:
             self._exact = None
             return {}
         return {**outputs, **after}
+
+
+def differ(one: Arrays, other: Arrays) -> bool:
+    """Whether any value differs."""
+    return not all(
+        value.shape == other[name].shape and np.array_equal(value, other[name], equal_nan=True)
+        for name, value in one.items()
+    )
 
 
 def row(contract: Contract, arrays: Mapping[str, Array], index: int) -> Arrays:

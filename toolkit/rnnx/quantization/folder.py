@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rnnx.quantization.report import QuantizationReport
 from rnnx_exporters.seq2seq_folder import GREEDY, replacing_folder
-from rnnx_runtime.seq2seq import CONTRACT, ENCODER, STEP, file_fingerprint, load_seq2seq_contract
+from rnnx_runtime.files import sha256_of_file
+from rnnx_runtime.seq2seq import CONTRACT, ENCODER, STEP, load_seq2seq_contract
 
 
 def quantize_folder(
@@ -35,7 +36,7 @@ def quantize_folder(
     contract = load_seq2seq_contract(src)
     with replacing_folder(dst) as beside:
         reports = {name: quantize_file(Path(src, name), beside / name) for name in (ENCODER, STEP)}
-        fingerprints = {name: file_fingerprint(beside / name) for name in reports}
+        fingerprints = {name: sha256_of_file(beside / name) for name in reports}
         contract = dataclasses.replace(contract, fingerprints=fingerprints, checked={})
         (beside / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
     report = _together(reports)

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rnnx.parity.probes.reset import NOTHING
 from rnnx.parity.report import Finding
-from rnnx.parity.trial import Array, Arrays, Trial
+from rnnx.parity.trial import NOTHING, Array, Arrays, Trial
+from rnnx_runtime.chunks import frames_of
 from rnnx_runtime.contract import Port
+from rnnx_runtime.samples import changed_from
 
 FRAMES = 16
 LOUD = 30.0
@@ -47,7 +48,7 @@ def probe(trial: Trial) -> Iterator[Finding]:
 def early(trial: Trial, values: Arrays, at: int) -> Arrays:
     """The output frames that saw nothing of the input from frame `at` on."""
     return {
-        port.name: _until(port, values[port.name], at)
+        port.name: frames_of(port, values[port.name], 0, unreached(port, at))
         for port in trial.contract.outputs
         if port.time_axis is not None
     }
@@ -58,24 +59,10 @@ def unreached(port: Port, at: int) -> int:
     return next(frame for frame in itertools.count() if port.sees(frame)[1] >= at)
 
 
-def _until(port: Port, value: Array, at: int) -> Array:
-    return value[(slice(None),) * (port.time_axis or 0) + (slice(unreached(port, at)),)]
-
-
 def _changes(trial: Trial, feeds: Arrays, at: int) -> Iterator[tuple[Port, str, Array]]:
     for port in trial.contract.inputs:
         if port.time_axis is None:
             continue
         kinds = {"loud": LOUD, "nan": np.nan} if feeds[port.name].dtype.kind == "f" else {"id": 1}
         for kind, content in kinds.items():
-            yield port, kind, _changed(port, feeds[port.name], at, content)
-
-
-def _changed(port: Port, value: Array, at: int, content: float) -> Array:
-    value = value.copy()
-    frames = np.moveaxis(value, port.time_axis or 0, 0)[port.here(at) :]
-    if value.dtype.kind == "f":
-        frames[:] = content
-    else:
-        frames[:] = (frames + 1) % (port.num_embeddings or 2)
-    return value
+            yield port, kind, changed_from(port, feeds[port.name], at, content)

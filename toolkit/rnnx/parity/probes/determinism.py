@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
-from rnnx.parity.probes.reset import differ
 from rnnx.parity.report import Finding
-from rnnx.parity.trial import Trial
+from rnnx.parity.trial import Trial, differ
 from rnnx_runtime import Model
 from rnnx_runtime.session import open_session
 

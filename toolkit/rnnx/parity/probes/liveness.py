@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from rnnx.parity.probes.reset import differ
 from rnnx.parity.report import Finding
-from rnnx.parity.trial import Array, Arrays, Trial
+from rnnx.parity.trial import Array, Arrays, Trial, differ
 from rnnx_runtime import snapshot
 from rnnx_runtime.contract import Port
 

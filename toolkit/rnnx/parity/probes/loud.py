@@ -8,11 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from rnnx.parity.probes.causality import unreached
-from rnnx.parity.probes.reset import NOTHING
 from rnnx.parity.report import Finding
-from rnnx.parity.trial import Array, Arrays, Trial, row
-from rnnx_runtime.chunks import cut
-from rnnx_runtime.contract import Port
+from rnnx.parity.trial import NOTHING, Arrays, Trial, row
+from rnnx_runtime.chunks import cut, frames_of
 
 TIMES = 10
 BEFORE = 12
@@ -88,14 +86,10 @@ def _hold_frames(
             count = unreached(port, at) - emitted[port.name].shape[port.time_axis]
         if count > 0:
             moved, unmoved = (
-                {port.name: _first(port, v[port.name], count)} for v in (actual, quiet)
+                {port.name: frames_of(port, v[port.name], 0, count)} for v in (actual, quiet)
             )
             run = {"batch": _batch(trial), "frames": at + 1, "changed": at}
             yield from trial.same("loud", moved, unmoved, NOTHING, run)
-
-
-def _first(port: Port, value: Array, count: int) -> Array:
-    return value[(slice(None),) * (port.time_axis or 0) + (slice(count),)]
 
 
 def _loud_row(trial: Trial, feeds: Arrays) -> Arrays:

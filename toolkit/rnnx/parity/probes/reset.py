@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-import numpy as np
-
 from rnnx.parity.report import Finding
-from rnnx.parity.trial import Arrays, Expected, Trial
+from rnnx.parity.trial import NOTHING, Arrays, Trial, differ
 from rnnx_runtime import Stream
 from rnnx_runtime.chunks import in_a_row
 
 FRAMES = 12
-NOTHING = Expected({}, {})
 
 
 def unfit(trial: Trial) -> str | None:
@@ -45,14 +42,6 @@ def probe(trial: Trial) -> Iterator[Finding]:
         else "what came before changes nothing: its states are dead"
     )
     yield trial.verdict("reset", trial.contract.outputs[0].name, run, reason)
-
-
-def differ(one: Arrays, other: Arrays) -> bool:
-    """Whether any value differs."""
-    return not all(
-        value.shape == other[name].shape and np.array_equal(value, other[name], equal_nan=True)
-        for name, value in one.items()
-    )
 
 
 def _remembers(trial: Trial, first: Arrays, second: Arrays) -> bool:
