@@ -73,7 +73,7 @@ class Series:
     x: Array
     target: Array
 
-    def parts(self) -> tuple["Series", "Series"]:
+    def parts(self) -> tuple[Series, Series]:
         """What is trained on, and what is held out."""
         cut = round(len(self.x) * (1 - HELD_OUT))
         return Series(self.x[:cut], self.target[:cut]), Series(self.x[cut:], self.target[cut:])
