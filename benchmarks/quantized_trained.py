@@ -1,0 +1,172 @@
+"""What each level of quantization costs networks that were trained: bytes, time, and what they do.
+
+The networks of `trained.py` are quantized with calibration data from what they were trained on, and
+stream the first part of what was held out, one frame at a time. *Times as fast* is against the
+float32 artifact in turn: through `Stream.feed`, and in onnxruntime alone, where the graph that a
+step runs is held against the graph of the native float32 operator.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import onnxruntime as ort
+import torch
+from conditions import on_one_core
+from trained import FOLDER, NETS, Array, Series, available, trained
+
+import rnnx
+from rnnx.bench import Timing, measure
+from rnnx.quantization.levels import LEVELS
+from rnnx.table import render
+from rnnx_runtime.session import open_session
+
+FRAMES = 8000  # held-out frames that are streamed, and frames to calibrate with
+SECONDS = 2.0
+SIZE = ["network", "level", "KB", "times smaller"]
+TIME = ["feed us", "times as fast", "in onnxruntime us", "times as fast as the operator"]
+QUALITY = ["network", "level", "SNR dB", "top-1 agreement", "bpc or MSE", "change"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network at a level: its file, and what it gave for the held-out frames `[time, ...]`."""
+
+    path: Path
+    outputs: Array
+
+
+@click.command(help=__doc__)
+@click.option("--folder", type=click.Path(path_type=Path), default=FOLDER, show_default=True)
+@click.option("--net", "names", multiple=True, type=click.Choice(list(NETS)), help="Repeatable.")
+def main(folder: Path, names: tuple[str, ...]) -> None:
+    torch.set_num_threads(1)
+    on_one_core()
+    costs, qualities = [], []
+    for name in names or available():
+        tell(f"{name} ...")
+        series = [first(part) for part in NETS[name].series().parts()]
+        with tempfile.TemporaryDirectory() as scratch:
+            variants = quantized(name, folder, Path(scratch), *series)
+            costs += rows_of_costs(name, variants, series[1].x)
+        qualities += rows_of_quality(name, variants, series[1].target)
+    print(render(SIZE + TIME, costs))
+    print(f"\nstreamed: {FRAMES} held-out frames, one by one")
+    print(render(QUALITY, qualities))
+
+
+def first(series: Series) -> Series:
+    return Series(series.x[:FRAMES], series.target[:FRAMES])
+
+
+def quantized(
+    name: str, folder: Path, scratch: Path, train: Series, heldout: Series
+) -> dict[str, Variant]:
+    """The network at every level, float32 first."""
+    paths = {"float32": scratch / "float32.onnx"}
+    example = (torch.from_numpy(train.x[None, :20]),)
+    rnnx.export(trained(name, folder), example, paths["float32"], streaming=True)
+    for level in LEVELS:
+        paths[level] = scratch / f"{level}.onnx"
+        rnnx.quantize(paths["float32"], paths[level], level=level, calibration=train.x[None])
+    return {level: Variant(path, streamed(path, heldout.x)) for level, path in paths.items()}
+
+
+def streamed(path: Path, x: Array) -> Array:
+    """What comes out for the frames, fed one by one, `[time, ...]`."""
+    stream = rnnx.Stream(path)
+    return np.concatenate([stream.feed(frame[None, None])[0] for frame in x])
+
+
+def rows_of_costs(name: str, variants: dict[str, Variant], x: Array) -> list[list[str]]:
+    frame = x[None, :1]
+    streams = {level: rnnx.Stream(variant.path) for level, variant in variants.items()}
+    feeds = {level: lambda stream=stream: stream.feed(frame) for level, stream in streams.items()}
+    operator = bound(open_session(variants["float32"].path), frame)
+    steps = {level: bound(step_session(variant.path), frame) for level, variant in variants.items()}
+    feeding = measure(feeds, seconds=SECONDS)
+    stepping = measure({"operator": operator} | steps, seconds=SECONDS)
+    return [
+        [name, *size_of(variants, level), *time_of(feeding[level]), *time_of(stepping[level])]
+        for level in variants
+    ]
+
+
+def size_of(variants: dict[str, Variant], level: str) -> list[str]:
+    full, size = (variants[each].path.stat().st_size for each in ("float32", level))
+    return [level, f"{size / 1024:.1f}", f"{full / size:.2f}"]
+
+
+def time_of(timing: Timing) -> list[str]:
+    return [f"{timing.median:.1f}", f"{1 / timing.ratio:.2f}"]
+
+
+def step_session(path: Path) -> ort.InferenceSession:
+    """The graph that a step of one sequence runs."""
+    model = rnnx.Model(path)
+    return open_session(path) if model.step is None else model.step.session
+
+
+def bound(session: ort.InferenceSession, frame: Array) -> Callable[[], None]:
+    """A call of onnxruntime alone: one frame of one sequence, from states of 0, on bound memory."""
+    feeds = {port.name: zeros(port) for port in session.get_inputs()}
+    feeds["x"] = frame.reshape(feeds["x"].shape)
+    results = session.run(None, feeds)
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+    for port, array in zip(session.get_outputs(), results, strict=True):
+        binding.bind_ortvalue_output(port.name, ort.OrtValue.ortvalue_from_numpy(array))
+    return lambda: session.run_with_iobinding(binding)
+
+
+def zeros(port: ort.NodeArg) -> Array:
+    return np.zeros([dim if isinstance(dim, int) else 1 for dim in port.shape], np.float32)
+
+
+def rows_of_quality(name: str, variants: dict[str, Variant], target: Array) -> list[list[str]]:
+    full = variants["float32"].outputs
+    best = loss_of(name, full, target)
+    return [
+        [
+            name,
+            level,
+            f"{snr_db(full, variant.outputs):.1f}" if level != "float32" else "",
+            agreement(full, variant.outputs) if target.dtype.kind == "i" else "",
+            f"{(loss := loss_of(name, variant.outputs, target)):.5f}",
+            f"{100 * (loss / best - 1):+.3f} %",
+        ]
+        for level, variant in variants.items()
+    ]
+
+
+def loss_of(name: str, outputs: Array, target: Array) -> float:
+    return float(NETS[name].loss(torch.from_numpy(outputs).double(), torch_target(target)))
+
+
+def torch_target(target: Array) -> torch.Tensor:
+    found = torch.from_numpy(target)
+    return found.double() if found.is_floating_point() else found
+
+
+def snr_db(expected: Array, found: Array) -> float:
+    error = (found - expected).astype(np.float64)
+    return float(10 * np.log10(np.square(expected.astype(np.float64)).sum() / (error**2).sum()))
+
+
+def agreement(expected: Array, found: Array) -> str:
+    return f"{100 * (expected.argmax(-1) == found.argmax(-1)).mean():.2f} %"
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
