@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -34,14 +33,6 @@ TIME = ["feed us", "times as fast", "in onnxruntime us", "times as fast as the o
 QUALITY = ["network", "level", "SNR dB", "top-1 agreement", "bpc or MSE", "change"]
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A network at a level: its file, and what it gave for the held-out frames `[time, ...]`."""
-
-    path: Path
-    outputs: Array
-
-
 @click.command(help=__doc__)
 @click.option("--folder", type=click.Path(path_type=Path), default=FOLDER, show_default=True)
 @click.option("--net", "names", multiple=True, type=click.Choice(list(NETS)), help="Repeatable.")
@@ -53,9 +44,10 @@ def main(folder: Path, names: tuple[str, ...]) -> None:
         tell(f"{name} ...")
         series = [first(part) for part in NETS[name].series().parts()]
         with tempfile.TemporaryDirectory() as scratch:
-            variants = quantized(name, folder, Path(scratch), *series)
-            costs += rows_of_costs(name, variants, series[1].x)
-        qualities += rows_of_quality(name, variants, series[1].target)
+            paths = write_levels(name, folder, Path(scratch), series[0])
+            found = {level: streamed(path, series[1].x) for level, path in paths.items()}
+            costs += rows_of_costs(name, paths, series[1].x)
+        qualities += rows_of_quality(name, found, series[1].target)
     print(render(SIZE + TIME, costs))
     print(f"\nstreamed: {FRAMES} held-out frames, one by one")
     print(render(QUALITY, qualities))
@@ -65,17 +57,14 @@ def first(series: Series) -> Series:
     return Series(series.x[:FRAMES], series.target[:FRAMES])
 
 
-def quantized(
-    name: str, folder: Path, scratch: Path, train: Series, heldout: Series
-) -> dict[str, Variant]:
-    """The network at every level, float32 first."""
-    paths = {"float32": scratch / "float32.onnx"}
+def write_levels(name: str, folder: Path, scratch: Path, train: Series) -> dict[str, Path]:
+    """The network's file at every level, float32 first."""
+    paths = {level: scratch / f"{level}.onnx" for level in ("float32", *LEVELS)}
     example = (torch.from_numpy(train.x[None, :20]),)
     rnnx.export(trained(name, folder), example, paths["float32"], streaming=True)
     for level in LEVELS:
-        paths[level] = scratch / f"{level}.onnx"
         rnnx.quantize(paths["float32"], paths[level], level=level, calibration=train.x[None])
-    return {level: Variant(path, streamed(path, heldout.x)) for level, path in paths.items()}
+    return paths
 
 
 def streamed(path: Path, x: Array) -> Array:
@@ -84,23 +73,23 @@ def streamed(path: Path, x: Array) -> Array:
     return np.concatenate([stream.feed(frame[None, None])[0] for frame in x])
 
 
-def rows_of_costs(name: str, variants: dict[str, Variant], x: Array) -> list[list[str]]:
+def rows_of_costs(name: str, paths: dict[str, Path], x: Array) -> list[list[str]]:
     frame = x[None, :1]
-    streams = {level: rnnx.Stream(variant.path) for level, variant in variants.items()}
+    streams = {level: rnnx.Stream(path) for level, path in paths.items()}
     feeds = {level: lambda stream=stream: stream.feed(frame) for level, stream in streams.items()}
-    operator = bound(open_session(variants["float32"].path), frame)
-    steps = {level: bound(step_session(variant.path), frame) for level, variant in variants.items()}
+    operator = bound(open_session(paths["float32"]), frame)
+    steps = {level: bound(step_session(path), frame) for level, path in paths.items()}
     feeding = measure(feeds, seconds=SECONDS)
     stepping = measure({"operator": operator} | steps, seconds=SECONDS)
     return [
-        [name, *size_of(variants, level), *time_of(feeding[level]), *time_of(stepping[level])]
-        for level in variants
+        [name, level, *size_of(path, paths), *time_of(feeding[level]), *time_of(stepping[level])]
+        for level, path in paths.items()
     ]
 
 
-def size_of(variants: dict[str, Variant], level: str) -> list[str]:
-    full, size = (variants[each].path.stat().st_size for each in ("float32", level))
-    return [level, f"{size / 1024:.1f}", f"{full / size:.2f}"]
+def size_of(path: Path, paths: dict[str, Path]) -> list[str]:
+    full, size = paths["float32"].stat().st_size, path.stat().st_size
+    return [f"{size / 1024:.1f}", f"{full / size:.2f}"]
 
 
 def time_of(timing: Timing) -> list[str]:
@@ -130,19 +119,19 @@ def zeros(port: ort.NodeArg) -> Array:
     return np.zeros([dim if isinstance(dim, int) else 1 for dim in port.shape], np.float32)
 
 
-def rows_of_quality(name: str, variants: dict[str, Variant], target: Array) -> list[list[str]]:
-    full = variants["float32"].outputs
+def rows_of_quality(name: str, found: dict[str, Array], target: Array) -> list[list[str]]:
+    full = found["float32"]
     best = loss_of(name, full, target)
     return [
         [
             name,
             level,
-            f"{snr_db(full, variant.outputs):.1f}" if level != "float32" else "",
-            agreement(full, variant.outputs) if target.dtype.kind == "i" else "",
-            f"{(loss := loss_of(name, variant.outputs, target)):.5f}",
+            f"{snr_db(full, outputs):.1f}" if level != "float32" else "",
+            agreement(full, outputs) if target.dtype.kind == "i" else "",
+            f"{(loss := loss_of(name, outputs, target)):.5f}",
             f"{100 * (loss / best - 1):+.3f} %",
         ]
-        for level, variant in variants.items()
+        for level, outputs in found.items()
     ]
 
 
