@@ -23,6 +23,7 @@ from torch import nn
 
 from rnnx.recipes.data import features, seattle_temperatures, split
 from rnnx.recipes.forecast import Forecaster
+from rnnx_runtime.files import replacing
 
 FOLDER = Path(__file__).parent / ".trained"
 BATCH, WINDOW = 32, 64  # sequences trained side by side, frames between two updates
@@ -157,7 +158,8 @@ def trained(name: str, folder: Path) -> nn.Module:
         if step % 100 == 0:
             print(f"{name}: step {step} of {net.steps}, loss {loss:.4f}", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(model.state_dict(), path)
+    with replacing(path) as beside:
+        torch.save(model.state_dict(), beside)
     return model.eval()
 
 
