@@ -1,5 +1,6 @@
 """What a large network takes in memory at each level: every file in fresh processes of its own.
 
+Told is the most resident memory that opening the file and a few steps take beyond the imports.
 The weights are random: for how much memory they take they do not matter.
 """
 
@@ -18,7 +19,7 @@ from rnnx.starting import Start, starts
 from rnnx.table import render
 
 HIDDEN_SIZE = 2048
-HEAD = ["level", "file MB", "memory MB", "of float32's", "opening ms"]
+HEAD = ["level", "file MB", "most memory MB", "of float32's", "opening ms"]
 
 
 def main() -> None:
