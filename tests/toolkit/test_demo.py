@@ -12,10 +12,10 @@ import numpy.typing as npt
 import onnxruntime as ort
 import pytest
 import torch
+from rnnx.recipes.data import seattle_temperatures, split
 
 from rnnx.cli import main
 from rnnx.recipes import pipeline
-from rnnx.recipes.data import seattle_temperatures, split
 from rnnx.recipes.forecast import Forecaster
 from rnnx.recipes.pipeline import Result, Row
 

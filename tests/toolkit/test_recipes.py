@@ -11,9 +11,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rnnx.recipes.data import Scale, Series, Split, features, seattle_temperatures, split
 
 from rnnx.recipes import data as recipe_data
-from rnnx.recipes.data import Scale, Series, Split, features, seattle_temperatures, split
 from rnnx.recipes.forecast import (
     WARM_UP,
     Forecaster,
