@@ -103,7 +103,7 @@ def _gradients(output_dir: str, full: bool, seed: int, as_json: bool) -> int:
 
     traces = gradients.run(output_dir, full=full, seed=seed, tell=talk)
     if as_json:
-        print_json([dataclasses.asdict(trace) for trace in traces])
+        print_json([trace.record() for trace in traces])
         return 0
     back = gradients.FRAMES - 1
     header = ("", f"gradient {back} frames back", "trained", "loss", "truncated", "naive")

@@ -6,10 +6,12 @@ Schmidhuber, 1997) for the sum of two marked numbers, the copy task for symbols 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +53,11 @@ class Trace:
     naive: float
     full: float
     truncated: float
+
+    def record(self) -> dict[str, Any]:
+        """This trace as JSON has it."""
+        record = dataclasses.asdict(self)
+        return record | {"initial": self.initial.tolist(), "trained": self.trained.tolist()}
 
 
 class Network(nn.Module):
