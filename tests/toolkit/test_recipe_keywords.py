@@ -126,6 +126,15 @@ def test_a_decision_hears_nothing_that_comes_after_it(cell: str, frame: int) -> 
         assert not torch.allclose(model(x)[:, frame:], model(other)[:, frame:])
 
 
+def test_the_mean_of_the_last_frames_is_taken_off() -> None:
+    x = torch.randn(1, 60, 13)
+    found = Spotter(hidden_size=4).centred(x)[0]
+    for frame in (0, 5, 47, 48, 59):
+        last = x[0, max(0, frame - 47) : frame + 1]
+        expected = x[0, frame] - last.sum(0) / (len(last) + 3)
+        torch.testing.assert_close(found[frame], expected)
+
+
 def test_padding_counts_for_nothing() -> None:
     logits, lengths = torch.randn(2, 6, 10), torch.tensor([6, 3])
     said, before = torch.tensor([1, 2]), loss(logits, lengths, torch.tensor([1, 2]))
