@@ -135,7 +135,7 @@ def _tell(result: Result, recipe: Recipe) -> None:
     for name, note in result.notes.items():
         click.echo(f"\n{name}: {note}")
     verdict = "equal" if result.passed else "DO NOT EQUAL"
-    talk(f"\ntrained in {result.training_s:.0f} s; the artifacts {verdict} torch")
+    talk(f"\ntrained in {result.training_s:.0f} s of CPU time; the artifacts {verdict} torch")
     talk(f"wrote {', '.join(row.file for row in result.rows if row.file)}")
     if recipe.streams and recipe.generation is None:
         talk(f"next: rnnx bench {result.row('streamed').file} --against {result.row('int8').file}")
