@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnx.recipes import keywords, keywords_data
-from rnnx.recipes.keywords import Spotter, accuracy, decisions, loss
-from rnnx.recipes.keywords_data import Clips, Split, baselines, surest, tell_speakers
+from rnnx.recipes.keywords import Spotter, accuracy, loss
+from rnnx.recipes.keywords_data import Clips, Split, baselines, decisions, surest, tell_speakers
 from rnnx.recipes.keywords_voices import batches, vary, warping
 from rnnx.recipes.packages import DataError
 

@@ -105,7 +105,7 @@ def _gradients(output_dir: str, full: bool, seed: int, as_json: bool) -> int:
     if as_json:
         print_json([trace.record() for trace in traces])
         return 0
-    back = gradients.FRAMES - 1
+    back = len(traces[0].initial) - 1
     header = ("", f"gradient {back} frames back", "trained", "loss", "truncated", "naive")
     click.echo(render(header, [_trace_cells(trace) for trace in traces]))
     talk(f"\ngradients are relative to those at the last frame; wrote {output_dir}/gradients.png")

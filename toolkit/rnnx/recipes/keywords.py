@@ -10,8 +10,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-import rnnx
-from rnnx.recipes.keywords_data import DIGITS, FEATURES, Clips, Split, baselines, load
+from rnnx.recipes.keywords_data import (
+    CONFIDENT,
+    DIGITS,
+    FEATURES,
+    Clips,
+    Split,
+    baselines,
+    decisions,
+    load,
+)
 from rnnx.recipes.keywords_voices import batches, vary
 from rnnx.recipes.recipe import (
     Metric,
@@ -29,7 +37,6 @@ _LEARNING_RATE = 0.006
 # The mean of the last frames is taken off, as if some more had been the training part's mean. It
 # forgets, since the sum of all frames of a stream would grow until it is too coarse.
 _WINDOW, _PRIOR = 48, 3
-_CONFIDENT = 0.9
 
 Frames = npt.NDArray[np.float32]
 
@@ -147,23 +154,6 @@ def score(run: Run, data: Split) -> float:
     return accuracy(run, data.test)
 
 
-def decisions(run: Run, clips: Clips) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """When the digit is decided, and whether rightly.
-
-    Returns:
-        For each clip the part of it that was heard when a digit first had a probability of 0.9 or
-        more, float64 `[clips]`, NaN where none had; and whether that digit was said.
-    """
-    heard, right = np.full(len(clips), np.nan), np.zeros(len(clips), np.bool_)
-    for i, frames in enumerate(clips.frames):
-        log_probs = rnnx.log_softmax(run(frames[None])[0])
-        sure = np.flatnonzero(log_probs.max(1) >= np.log(_CONFIDENT))
-        if len(sure):
-            heard[i] = (sure[0] + 1) / len(frames)
-            right[i] = log_probs[sure[0]].argmax() == clips.digits[i]
-    return heard, right
-
-
 def show(data: Split, artifact: str) -> dict[str, str]:
     """How early the digits are told."""
     run = streamed(artifact)
@@ -171,7 +161,7 @@ def show(data: Split, artifact: str) -> dict[str, str]:
     decided = ~np.isnan(heard)
     return {
         "decided early": f"{100 * decided.mean():.1f} % of the clips reach a probability of"
-        f" {_CONFIDENT} at some frame, half of these after {100 * np.median(heard[decided]):.0f} %"
+        f" {CONFIDENT} at some frame, half of these after {100 * np.median(heard[decided]):.0f} %"
         f" of the clip or less; {100 * right[decided].mean():.1f} % of these decisions are right",
         "voices heard before": f"{accuracy(run, data.familiar):.1f} % of other clips of the"
         " speakers it was trained on are right",
