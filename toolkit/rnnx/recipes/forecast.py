@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,16 +11,32 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from rnnx.recipes.data import FEATURES, Scale, Series, Split, features
-from rnnx_runtime.errors import InputError
-
-# A forecast counts once a day has been read: by then the state has seen what a day looks like.
-WARM_UP = 24
+from rnnx.recipes.forecast_data import (
+    FEATURES,
+    WARM_UP,
+    Series,
+    Split,
+    features,
+    naive_forecasts,
+    rmse,
+    seattle_temperatures,
+    split,
+)
+from rnnx.recipes.recipe import (
+    Metric,
+    Recipe,
+    Run,
+    Tell,
+    best_device,
+    in_torch,
+    recurrent,
+    streamed,
+)
+from rnnx_runtime.files import replacing
 
 _WINDOW = 2 * WARM_UP
 _BATCH = 64
 _LEARNING_RATE = 0.01
-_CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 State = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
@@ -38,11 +54,7 @@ class Forecaster(nn.Module):
 
     def __init__(self, cell: str = "gru", hidden_size: int = 64) -> None:
         super().__init__()
-        if cell not in _CELLS:
-            raise InputError(
-                f"there is no cell {cell!r}", hint=f"Choose one of {', '.join(_CELLS)}."
-            )
-        self.recurrent = _CELLS[cell](len(FEATURES), hidden_size, batch_first=True)
+        self.recurrent = recurrent(cell, len(FEATURES), hidden_size)
         self.head = nn.Linear(hidden_size, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -62,43 +74,49 @@ class Forecaster(nn.Module):
         return x[..., :1] + self.head(hidden), state  # the head says how the temperature changes
 
 
+def load() -> Split:
+    """Seattle's temperatures, split by time."""
+    return split(seattle_temperatures())
+
+
 def train(
     data: Split,
     *,
     cell: str = "gru",
-    epochs: int = 8,
-    patience: int = 3,
+    full: bool = False,
     seed: int = 0,
-    on_epoch: Callable[[int, float], object] = lambda epoch, rmse: None,
+    tell: Tell = lambda message: None,
+    epochs: int | None = None,
+    patience: int = 3,
 ) -> Forecaster:
     """Train until the validation part has not improved for `patience` epochs; the best weights.
 
     Args:
         data: the split series; the test part is not looked at.
         cell: `"rnn"`, `"gru"` or `"lstm"`.
-        epochs: at most so many passes over the training part.
-        patience: epochs without improvement to bear.
+        full: twice the units, and up to 30 epochs.
         seed: of the first weights and the order of the windows.
-        on_epoch: called after each epoch with its number, from 1, and the validation part's RMSE
-            in degrees Fahrenheit.
+        tell: told after each epoch of the validation part's RMSE.
+        epochs, patience: the most passes over the training part; those without improvement.
     """
     torch.manual_seed(seed)
-    model = Forecaster(cell)
+    device, epochs = best_device(), epochs or (30 if full else 8)
+    model = Forecaster(cell, hidden_size=128 if full else 64).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=_LEARNING_RATE)
     windows = TensorDataset(*training_windows(data))
     batches = DataLoader(windows, batch_size=_BATCH, shuffle=True)
     best, weights, last = float("inf"), model.state_dict(), 0
     for epoch in range(1, epochs + 1):
         for x, target in batches:
-            _descend(model, optimizer, x, target)
-        score = rmse(forecast(model, data.validation, data.scale), data.validation)
-        on_epoch(epoch, score)
-        if score < best:
-            best, weights, last = score, copy.deepcopy(model.state_dict()), epoch
+            _descend(model, optimizer, x.to(device), target.to(device))
+        error = rmse(forecast(in_torch(model), data.validation, data), data.validation)
+        tell(f"epoch {epoch} of {epochs} at most: validation RMSE {error:.3f} °F")
+        if error < best:
+            best, weights, last = error, copy.deepcopy(model.state_dict()), epoch
         if epoch - last == patience:
             break
     model.load_state_dict(weights)
-    return model.eval()
+    return model.cpu().eval()
 
 
 def training_windows(data: Split) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,33 +135,60 @@ def loss(model: Forecaster, x: torch.Tensor, target: torch.Tensor) -> torch.Tens
     return nn.functional.mse_loss(model(x)[:, WARM_UP:], target[:, WARM_UP:])
 
 
-def forecast(model: Forecaster, part: Series, scale: Scale) -> npt.NDArray[np.float64]:
+def forecast(run: Run, part: Series, data: Split) -> npt.NDArray[np.float64]:
     """Degrees Fahrenheit forecast for each hour of the part but the first, float64 `[time - 1]`."""
-    x = torch.from_numpy(features(part, scale)[None, :-1])
-    with torch.inference_mode():
-        return scale.degrees(model(x)[0, :, 0].numpy())
+    return data.scale.degrees(run(features(part[:-1], data.scale)[None])[0, :, 0])
 
 
-def baselines(part: Series) -> dict[str, npt.NDArray[np.float64]]:
-    """Forecasts that need no network, for the hours that count, float64 `[time - 1 - WARM_UP]`."""
-    past = part.temperatures[:-1]
-    now, yesterday = past[WARM_UP:], past[1 : len(past) - WARM_UP + 1]
-    return {
-        "persistence": now,
-        "same hour yesterday": yesterday,
-        "yesterday's change": now + yesterday - past[: len(past) - WARM_UP],
-    }
+def score(run: Run, data: Split) -> float:
+    """RMSE of a form of the network over the test part, in degrees Fahrenheit."""
+    return rmse(forecast(run, data.test, data), data.test)
 
 
-def rmse(forecasts: npt.NDArray[np.float64], part: Series) -> float:
-    """Root mean squared error over the hours that count, in degrees Fahrenheit.
+def baselines(data: Split) -> dict[str, float]:
+    """RMSE over the test part of the forecasts that need no network, in degrees Fahrenheit."""
+    return {name: rmse(found, data.test) for name, found in naive_forecasts(data.test).items()}
 
-    Args:
-        forecasts: for each hour of the part but the first, or for those that count.
-        part: the truth.
-    """
-    truth = part.temperatures[1 + WARM_UP :]
-    return float(np.sqrt(np.mean((forecasts[-len(truth) :] - truth) ** 2)))
+
+def calibration(data: Split) -> list[npt.NDArray[np.float32]]:
+    """The validation part, float32 `[1, time, 5]`."""
+    return [features(data.validation, data.scale)[None]]
+
+
+def example(data: Split) -> tuple[torch.Tensor]:
+    """A day, float32 `[1, 24, 5]`."""
+    return (torch.from_numpy(calibration(data)[0][:, :WARM_UP]),)
+
+
+def show(data: Split, artifact: str) -> dict[str, str]:
+    """Write the held-out hours as CSV, to stream, and a picture of what is forecast for them."""
+    from rnnx.recipes.forecast_picture import draw
+
+    inputs, picture = (Path(artifact).with_name(name) for name in ("heldout.csv", "forecast.png"))
+    forecasts = forecast(streamed(artifact), data.test, data)
+    scores = {"forecast": rmse(forecasts, data.test), **baselines(data)}
+    with replacing(inputs) as beside:
+        # nine digits are enough to get each float32 back
+        hours = features(data.test[:-1], data.scale)
+        np.savetxt(beside, hours, "%.9g", delimiter=",", header=",".join(FEATURES), comments="")
+    with replacing(picture) as beside:
+        draw(beside, data.test, forecasts, scores)
+    return {"held-out hours": str(inputs), "picture": str(picture)}
+
+
+RECIPE = Recipe(
+    name="forecast",
+    title="forecast Seattle's temperature in the next hour",
+    metric=Metric("RMSE", "°F", higher_is_better=False),
+    packages=("vega-datasets",),
+    load=load,
+    train=train,
+    score=score,
+    baselines=baselines,
+    example=example,
+    calibration=calibration,
+    show=show,
+)
 
 
 def _descend(

@@ -1,4 +1,4 @@
-"""The demo's picture: some days of truth and forecast, and what each misses by."""
+"""The forecasting recipe's picture: some days of truth and forecast, and what each misses by."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rnnx.recipes.data import Series
-from rnnx.recipes.forecast import WARM_UP
+from rnnx.recipes.forecast_data import WARM_UP, Series
 
 _SHOWN = 5 * 24  # hours
 _COLORS = {"truth": "0.6", "forecast": "tab:blue", "persistence": "tab:orange"}

@@ -1,16 +1,18 @@
-"""The data of the recipes: an hourly series, its features, and a split by time."""
+"""The data of the forecasting recipe: an hourly series, its features, and a split by time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
 
 import numpy as np
 import numpy.typing as npt
 
-from rnnx.extras import explain
+from rnnx.recipes.packages import locate
 
 FEATURES = ("temperature", "hour_sin", "hour_cos", "day_sin", "day_cos")
+
+# A forecast counts once a day has been read: by then the state has seen what a day looks like.
+WARM_UP = 24
 
 # Where the validation and the test part begin, as fractions of the series.
 _VALIDATION, _TEST = 0.7, 0.85
@@ -72,14 +74,10 @@ def seattle_temperatures() -> Series:
     years rather than one year's weather. The hour lost to daylight saving time is missing.
 
     Raises:
-        MissingExtraError: vega-datasets is not installed.
+        DataError: vega-datasets is not here.
     """
-    try:
-        package = distribution("vega-datasets")
-    except PackageNotFoundError as error:
-        raise explain(ModuleNotFoundError(name="vega_datasets")) from error
-    path = package.locate_file("vega_datasets/_data/seattle-temps.csv")
-    rows = np.loadtxt(str(path), delimiter=",", skiprows=1, dtype=np.str_)
+    path = locate("vega-datasets", "vega_datasets/_data/seattle-temps.csv")
+    rows = np.loadtxt(path, delimiter=",", skiprows=1, dtype=np.str_)
     times = np.char.replace(rows[:, 0], "/", "-").astype("datetime64[m]")
     return Series(times, rows[:, 1].astype(np.float64))
 
@@ -105,3 +103,25 @@ def features(series: Series, scale: Scale) -> npt.NDArray[np.float32]:
         np.cos(day),
     ]
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def naive_forecasts(part: Series) -> dict[str, npt.NDArray[np.float64]]:
+    """Forecasts that need no network, for the hours that count, float64 `[time - 1 - WARM_UP]`."""
+    past = part.temperatures[:-1]
+    now, yesterday = past[WARM_UP:], past[1 : len(past) - WARM_UP + 1]
+    return {
+        "persistence": now,
+        "same hour yesterday": yesterday,
+        "yesterday's change": now + yesterday - past[: len(past) - WARM_UP],
+    }
+
+
+def rmse(forecasts: npt.NDArray[np.float64], part: Series) -> float:
+    """Root mean squared error over the hours that count, in degrees Fahrenheit.
+
+    Args:
+        forecasts: for each hour of the part but the first, or for those that count.
+        part: the truth.
+    """
+    truth = part.temperatures[1 + WARM_UP :]
+    return float(np.sqrt(np.mean((forecasts[-len(truth) :] - truth) ** 2)))
