@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +19,8 @@ from rnnx.recipes.encoder_decoder_data import (
     batches,
     padded,
 )
-from rnnx.recipes.recipe import Array, Generation, Tell, best_device, recurrent
+from rnnx.recipes.recipe import Array, Generation, Run, Tell, best_device, recurrent
+from rnnx_runtime import Seq2Seq
 
 _LEARNING_RATE = 0.002
 
@@ -69,6 +69,7 @@ class EncoderDecoder(nn.Module):
         packed = pack_padded_sequence(embedded, lengths.cpu(), True, enforce_sorted=False)
         outputs, state = self.encoder(packed)
         values, _ = pad_packed_sequence(outputs, batch_first=True, total_length=src.shape[1])
+        values = values + embedded  # what a token is stands beside where it stands
         inside = torch.arange(src.shape[1], device=src.device) < lengths.to(src.device)[:, None]
         return (values, inside), _joined(state)
 
@@ -92,7 +93,8 @@ class EncoderDecoder(nn.Module):
 
     def mixed(self, y: Tensor, context: Tensor) -> Tensor:
         """What the head reads, `[batch, time, hidden]`."""
-        return self.dropout(self.mix(torch.cat([y, context], -1)).tanh())
+        mixed: Tensor = self.dropout(self.mix(torch.cat([y, context], -1)).tanh())
+        return mixed
 
     def loss(self, src: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
         """Mean cross entropy of each target's tokens after those that stand before them."""
@@ -148,6 +150,12 @@ def generation(max_length: int) -> Generation:
     return Generation(START, END, max_length, generate)
 
 
+def generated(folder: str) -> Run:
+    """The artifact in a folder as a form of the network: one source after the other, greedily."""
+    pair = Seq2Seq(folder)
+    return lambda sources: [pair.generate(src[None]).ids[0] for src in sources]
+
+
 def greedy(model: EncoderDecoder, sources: Sequence[Array], max_length: int) -> list[Ids]:
     """The ids that torch generates for each source, always the most probable, without the end."""
     with torch.inference_mode():
@@ -181,7 +189,7 @@ def _mean_loss(model: EncoderDecoder, parts: Sequence[Batch]) -> float:
     weights = [float((target[:, 1:] != PADDING).sum()) for _, _, target in parts]
     with torch.inference_mode():
         losses = [float(model.loss(*batch)) for batch in parts]
-    return sum(map(operator.mul, losses, weights)) / sum(weights)
+    return sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / sum(weights)
 
 
 def _until_end(ids: Ids) -> Ids:

@@ -8,7 +8,7 @@ import torch
 
 from rnnx.extras import load as load_extra
 from rnnx.recipes import encoder_decoder
-from rnnx.recipes.encoder_decoder import EncoderDecoder, generation
+from rnnx.recipes.encoder_decoder import EncoderDecoder, generated, generation
 from rnnx.recipes.encoder_decoder_data import (
     Corpus,
     Texts,
@@ -21,7 +21,6 @@ from rnnx.recipes.encoder_decoder_data import (
 )
 from rnnx.recipes.packages import locate
 from rnnx.recipes.recipe import Metric, Recipe, Run, Tell
-from rnnx_runtime import Seq2Seq
 
 _LETTERS = range(3, 17)  # of the words that are kept
 _PHONEMES = 20  # the most to write
@@ -102,10 +101,9 @@ def baselines(data: Corpus) -> dict[str, float]:
 
 def show(data: Corpus, artifact: str) -> dict[str, str]:
     """How many words are right in all phonemes, and a few of them."""
-    pair = Seq2Seq(artifact)
-    outputs = data.outputs(lambda sources: [pair.generate(src[None]).ids[0] for src in sources])
+    outputs = data.outputs(generated(artifact))
     right = sum(output == target for output, (_, target) in zip(outputs, data.test, strict=True))
-    said = zip(data.test[:5], outputs, strict=False)
+    said = zip(data.test[:5], outputs[:5], strict=True)
     return {
         "words right": f"{right / len(outputs):.1%} of {len(outputs)} (int8)",
         "for example": ", ".join(f"{''.join(word)}: {' '.join(out)}" for (word, _), out in said),

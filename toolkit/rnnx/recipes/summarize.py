@@ -2,64 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor, nn
 
-from rnnx.recipes.encoder_decoder import EncoderDecoder, Memory, State
-from rnnx.recipes.encoder_decoder_data import PADDING, UNKNOWN
+from rnnx.extras import load as load_extra
+from rnnx.recipes import encoder_decoder
+from rnnx.recipes.encoder_decoder import generated, generation
+from rnnx.recipes.encoder_decoder_copying import CopyCorpus, PointerGenerator
+from rnnx.recipes.encoder_decoder_data import Tokens, calibration, example
+from rnnx.recipes.recipe import Metric, Recipe, Run, Tell
+from rnnx.recipes.summarize_data import SOURCE_LENGTH, TARGET_LENGTH, debian
 
-_LEAST = 1e-9  # a probability whose logarithm is finite
+_LEADS = (8, 10, 12, 14)
 
 
-class Summarizer(EncoderDecoder):
-    """A pointer-generator (See et al. 2017, arXiv:1704.04368): writes a word or copies one.
+def load() -> CopyCorpus:
+    """What Debian's packages are, at length and in a line, split by source package.
 
-    Ids from `words` on stand for the words of the source that the vocabulary has not, numbered as
-    they come. The encoder and the decoder read them as unknown; attention points at them.
-
-    Args:
-        words: size of the vocabulary.
-        copied: ids for words that the vocabulary has not.
-        cell, hidden_size, dropout: as in `EncoderDecoder`.
+    Raises:
+        DataError: the data is not here.
     """
+    return debian()
 
-    def __init__(
-        self, words: int, copied: int, cell: str, hidden_size: int, dropout: float = 0.0
-    ) -> None:
-        super().__init__(words, words, cell, hidden_size, dropout)
-        self.words, self.copied = words, copied
-        self.switch = nn.Linear(2 * hidden_size, 1)
 
-    def encode(self, src: Tensor, lengths: Tensor) -> tuple[Memory, State]:
-        """As in `EncoderDecoder`; the source itself, int64 `[batch, time]`, is memory too."""
-        memory, state = super().encode(self._known(src), lengths)
-        return (*memory, src), state
+def train(
+    data: CopyCorpus, *, cell: str, full: bool, seed: int, tell: Tell, epochs: int | None = None
+) -> PointerGenerator:
+    """Train on all pairs; where `full`, twice the units for twice as long.
 
-    def decode(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
-        """Log probabilities `[batch, time, words + copied]` of the tokens after `tokens`."""
-        written, weights, state = self._written(tokens, state, memory)
-        probs = nn.functional.pad(written, (0, self.copied))
-        src = memory[2][:, None].expand(weights.shape)
-        return probs.scatter_add(2, src, weights).clamp(min=_LEAST).log(), state
+    Raises:
+        InputError: there is no such cell.
+    """
+    torch.manual_seed(seed)
+    hidden_size = 256 if full else 128
+    model = PointerGenerator(len(data.source), SOURCE_LENGTH, cell, hidden_size, dropout=0.2)
+    encoder_decoder.train(
+        model,
+        [data.pair(texts) for texts in data.train],
+        [data.pair(texts) for texts in data.validation],
+        epochs=epochs or (8 if full else 4),
+        tell=tell,
+    )
+    return model
 
-    def loss(self, src: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
-        """Mean negative log probability of the tokens that can be written or copied."""
-        memory, state = self.encode(src, lengths)
-        written, weights, _ = self._written(target[:, :-1], state, memory)
-        after = target[:, 1:]
-        probs = written.gather(2, self._known(after)[..., None])[..., 0] * (after < self.words)
-        probs = probs + (weights * (src[:, None] == after[..., None])).sum(2)
-        counted = (after != PADDING) & (after != UNKNOWN)
-        return -probs[counted].clamp(min=_LEAST).log().mean()
 
-    def _written(
-        self, tokens: Tensor, state: State, memory: Memory
-    ) -> tuple[Tensor, Tensor, State]:
-        """Probabilities of writing each word, of copying each place of the source; the state."""
-        y, state = self.decoder(self.dropout(self.target(self._known(tokens))), state)
-        context, weights = self.attend(y, memory)
-        writes = self.switch(torch.cat([y, context], -1)).sigmoid()
-        return self.head(self.mixed(y, context)).softmax(-1) * writes, weights * (1 - writes), state
+def score(run: Run, data: CopyCorpus) -> float:
+    """ROUGE-L of a form of the network over the test part, in percent."""
+    return rouge(data.outputs(run), data)["rougeL"]
 
-    def _known(self, ids: Tensor) -> Tensor:
-        return ids.masked_fill(ids >= self.words, UNKNOWN)
+
+def rouge(outputs: Sequence[Tokens], data: CopyCorpus) -> dict[str, float]:
+    """Mean F1 of the words, pairs of words, and longest common part of each line, in percent."""
+    names = ("rouge1", "rouge2", "rougeL")
+    scorer = load_extra("rouge_score.rouge_scorer", "ROUGE").RougeScorer(names)
+    found = [
+        scorer.score(" ".join(target), " ".join(output))
+        for output, (_, target) in zip(outputs, data.test, strict=True)
+    ]
+    return {name: 100 * sum(one[name].fmeasure for one in found) / len(found) for name in names}
+
+
+def baselines(data: CopyCorpus) -> dict[str, float]:
+    """The first words of the description."""
+    leads = {n: [source[:n] for source, _ in data.test] for n in _LEADS}
+    return {f"the first {n} words": rouge(lead, data)["rougeL"] for n, lead in leads.items()}
+
+
+def show(data: CopyCorpus, artifact: str) -> dict[str, str]:
+    """ROUGE-1 and ROUGE-2, and a few lines."""
+    outputs = data.outputs(generated(artifact))
+    scores = rouge(outputs, data)
+    return {
+        "ROUGE-1, ROUGE-2": f"{scores['rouge1']:.1f} %, {scores['rouge2']:.1f} % (int8)",
+        "for example": "; ".join(" ".join(output) for output in outputs[:5]),
+    }
+
+
+RECIPE = Recipe(
+    name="summarize",
+    title="say in a line what a Debian package is",
+    metric=Metric("ROUGE-L", "%", higher_is_better=True, digits=1),
+    packages=("debian-descriptions", "debian-packages"),
+    load=load,
+    train=train,
+    score=score,
+    baselines=baselines,
+    example=example,
+    calibration=calibration,
+    streams=False,
+    show=show,
+    generation=lambda data: generation(TARGET_LENGTH),
+)
