@@ -1,4 +1,4 @@
-"""The pronunciation recipe: whole families in one part, honest errors, learning that is learning."""
+"""The pronunciation recipe: whole families in one part, honest errors, real learning."""
 
 from __future__ import annotations
 
