@@ -9,20 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from rnnx.recipes.encoder_decoder_data import (
-    END,
-    PADDING,
-    START,
-    Batch,
-    Ids,
-    Pair,
-    batches,
-    padded,
-)
+from rnnx.recipes.encoder_decoder_data import END, PADDING, START, Batch, Ids, Pair, batches, padded
 from rnnx.recipes.recipe import Array, Generation, Run, Tell, best_device, recurrent
 from rnnx_runtime import Seq2Seq
 
-_LEARNING_RATE = 0.002
+_LEARNING_RATE = 0.003
 
 State = Tensor | tuple[Tensor, Tensor]
 Memory = tuple[Tensor, ...]

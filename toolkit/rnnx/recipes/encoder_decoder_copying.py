@@ -17,7 +17,8 @@ class PointerGenerator(EncoderDecoder):
     """A pointer-generator (See et al. 2017, arXiv:1704.04368): writes a word or copies one.
 
     Ids from `words` on stand for the words of the source that the vocabulary has not, numbered as
-    they come. The encoder and the decoder read them as unknown; attention points at them.
+    they come. The encoder and the decoder read them as unknown; attention points at them. What
+    reads a word and what writes it share one matrix (Press and Wolf 2017, arXiv:1608.05859).
 
     Args:
         words: size of the vocabulary.
@@ -29,6 +30,8 @@ class PointerGenerator(EncoderDecoder):
         self, words: int, copied: int, cell: str, hidden_size: int, dropout: float = 0.0
     ) -> None:
         super().__init__(words, words, cell, hidden_size, dropout)
+        nn.init.normal_(self.source.weight, std=0.1)
+        self.target, self.head.weight = self.source, self.source.weight
         self.words, self.copied = words, copied
         self.switch = nn.Linear(2 * hidden_size, 1)
 

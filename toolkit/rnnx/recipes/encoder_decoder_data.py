@@ -19,7 +19,7 @@ from rnnx.recipes.recipe import Array, Run
 
 PADDING, START, END, UNKNOWN = range(4)
 _SPECIAL = ("<padding>", "<start>", "<end>", "<unknown>")
-_BATCH = 64
+_BATCH = 32
 
 Ids = list[int]
 Pair = tuple[Ids, Ids]

@@ -75,7 +75,7 @@ def train(
         model,
         [data.pair(texts) for texts in data.train[:words]],
         [data.pair(texts) for texts in data.validation],
-        epochs=epochs or (20 if full else 10),
+        epochs=epochs or (20 if full else 8),
         tell=tell,
     )
 
