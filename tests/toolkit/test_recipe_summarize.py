@@ -114,7 +114,7 @@ def test_lines_of_few_or_many_words_are_left_out() -> None:
 def test_the_score_is_rouge_counted_by_hand() -> None:
     target = ("a", "fast", "old", "game")
     known = lines(30).source
-    data = CopyCorpus([], [], [(("x",), target)], known, known)
+    data = CopyCorpus([], [], [(("x",), target)], known, known, {})
     found = summarize.rouge([("a", "game", "old")], data)
     # of 3 words against 4: all three right, no pair of neighbours, two in order
     assert found["rouge1"] == pytest.approx(100 * 2 * 3 / (3 + 4))
@@ -134,7 +134,8 @@ def drawn(cell: str) -> tuple[PointerGenerator, tuple[Tensor, Tensor], Tensor]:
     torch.manual_seed(0)
     model = PointerGenerator(20, 3, cell, 16).eval()
     target = [[START, 7, 20, 9, END], [START, 21, UNKNOWN, END]]
-    return model, padded([[4, 20, 7, 20], [20, 21, 5]]), padded(target)[0]
+    source = [[(4, 4), (3, 20), (7, 9), (3, 20)], [(3, 20), (3, 21), (5, 5)]]
+    return model, padded(source), padded(target)[0]
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -87,7 +88,8 @@ def test_word_by_word_beats_the_source_and_not_the_truth(data: CopyCorpus) -> No
 
 
 def test_the_score_is_chrf_counted_by_hand() -> None:
-    data = CopyCorpus([], [], [((), ("ab",))], *(translate.corpus(made_up(9)).source,) * 2)
+    known = translate.corpus(made_up(9)).source
+    data = CopyCorpus([], [], [((), ("ab",))], known, known, {})
     # of "a", "b" and "ab" against "a", "c" and "ac": one in two single characters, no pair
     precision = recall = (1 / 2 + 0) / 2
     f2 = 5 * precision * recall / (4 * precision + recall)
@@ -108,15 +110,15 @@ def test_words_make_the_text_again(text: str) -> None:
 
 
 @given(st.lists(st.sampled_from(["red", "dog", "new", "other", "{name}", "."]), max_size=8))
-def test_unknown_words_get_ids_that_stand_for_them_again(source: list[str]) -> None:
-    data = translate.corpus(made_up(30))
-    ids, target = data.pair((tuple(source), (*source, "nowhere")))
-    assert data.written(tuple(source), ids) == tuple(source)
-    assert target == [*ids, UNKNOWN]
-    new = dict.fromkeys(word for word in source if word not in data.source.tokens)
-    assert {i for i in ids if i >= len(data.source)} == {
-        len(data.source) + i for i in range(len(new))
-    }
+def test_copying_writes_the_german_word_or_the_word_itself(source: list[str]) -> None:
+    data = dataclasses.replace(translate.corpus(made_up(30)), copies={"red": "rot", "new": "neu"})
+    copied = tuple({"red": "rot", "new": "neu"}.get(word, word) for word in source)
+    pairs, target = data.pair((tuple(source), (*copied, "nowhere")))
+    assert [read for read, _ in pairs] == data.source.ids(source)
+    assert data.written(tuple(source), [copy for _, copy in pairs]) == copied
+    assert target == [*(copy for _, copy in pairs), UNKNOWN]
+    other = {copy for _, copy in pairs if copy >= len(data.target)}
+    assert other == {len(data.target) + i for i in range(len({*copied} - {*data.target.tokens}))}
 
 
 def test_it_learns_words_and_copies_names_it_never_saw(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, cat, nn
@@ -16,8 +16,8 @@ _LEAST = 1e-9  # a probability whose logarithm is finite
 class PointerGenerator(EncoderDecoder):
     """A pointer-generator (See et al. 2017, arXiv:1704.04368): writes a word or copies one.
 
-    Ids from `words` on stand for the words of the source that the vocabulary has not, numbered as
-    they come. The encoder and the decoder read them as unknown; attention points at them. What
+    Each word of the source is two ids: the one to read, and the one that copying it writes. Ids
+    from `words` on stand for words that the vocabulary has not; they are read as unknown. What
     reads a word and what writes it share one matrix (Press and Wolf 2017, arXiv:1608.05859).
 
     Args:
@@ -36,16 +36,16 @@ class PointerGenerator(EncoderDecoder):
         self.switch = nn.Linear(2 * hidden_size, 1)
 
     def encode(self, src: Tensor, lengths: Tensor) -> tuple[Memory, State]:
-        """As in `EncoderDecoder`; the source itself, int64 `[batch, time]`, is memory too."""
-        memory, state = super().encode(self._known(src), lengths)
-        return (*memory, src), state
+        """As in `EncoderDecoder`, of src int64 `[batch, time, 2]`; what is copied is memory too."""
+        memory, state = super().encode(src[..., 0], lengths)
+        return (*memory, src[..., 1]), state
 
     def decode(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
         """Log probabilities `[batch, time, words + copied]` of the tokens after `tokens`."""
         written, weights, state = self._written(tokens, state, memory)
         probs = nn.functional.pad(written, (0, self.copied))
-        src = memory[2][:, None].expand(weights.shape)
-        return probs.scatter_add(2, src, weights).clamp(min=_LEAST).log(), state
+        copies = memory[2][:, None].expand(weights.shape)
+        return probs.scatter_add(2, copies, weights).clamp(min=_LEAST).log(), state
 
     def loss(self, src: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
         """Mean negative log probability of the tokens that can be written or copied."""
@@ -53,7 +53,7 @@ class PointerGenerator(EncoderDecoder):
         written, weights, _ = self._written(target[:, :-1], state, memory)
         after = target[:, 1:]
         probs = written.gather(2, self._known(after)[..., None])[..., 0] * (after < self.words)
-        probs = probs + (weights * (src[:, None] == after[..., None])).sum(2)
+        probs = probs + (weights * (memory[2][:, None] == after[..., None])).sum(2)
         counted = (after != PADDING) & (after != UNKNOWN)
         return -probs[counted].clamp(min=_LEAST).log().mean()
 
@@ -72,25 +72,35 @@ class PointerGenerator(EncoderDecoder):
 
 @dataclass(frozen=True, slots=True)
 class CopyCorpus(Corpus):
-    """A corpus of one language, in which ids beyond the vocabulary stand for words of the source.
+    """A corpus for a network that copies: one vocabulary, and ids beyond it for other words.
 
-    Each word of the source that the vocabulary has not gets the next such id, in the target too.
+    Attributes:
+        copies: what copying a word writes, where that is another word.
     """
 
+    copies: Mapping[str, str]
+
     def pair(self, texts: Texts) -> Pair:
-        """The ids of a source and its target."""
-        new = self._new(texts[0])
-        source, target = ([new.get(word, i) for word, i in self._ids(text)] for text in texts)
-        return source, target
+        """The ids to read and to copy of each word of a source, and those of its target."""
+        source, target = texts
+        copied, other = self._copied(source), self._other(source)
+        ids = [
+            [other.get(word, i) for word, i in zip(text, self.target.ids(text), strict=True)]
+            for text in (copied, target)
+        ]
+        return list(zip(self.source.ids(source), ids[0], strict=True)), ids[1]
 
     def written(self, source: Tokens, ids: Iterable[int]) -> Tokens:
         """The words that the ids written for a source stand for; some ids stand for none."""
-        words = (*self.target.tokens, *self._new(source))
+        words = (*self.target.tokens, *self._other(source))
         return tuple(words[i] for i in ids if i < len(words))
 
-    def _new(self, source: Tokens) -> dict[str, int]:
-        unknown = dict.fromkeys(word for word, i in self._ids(source) if i == UNKNOWN)
-        return {word: i for i, word in enumerate(unknown, len(self.source))}
+    def _copied(self, source: Tokens) -> Tokens:
+        return tuple(self.copies.get(word, word) for word in source)
 
-    def _ids(self, text: Tokens) -> Iterator[tuple[str, int]]:
-        return zip(text, self.source.ids(text), strict=True)
+    def _other(self, source: Tokens) -> dict[str, int]:
+        """The ids of the words that copying writes and the vocabulary has not."""
+        copied = self._copied(source)
+        ids = zip(copied, self.target.ids(copied), strict=True)
+        other = dict.fromkeys(word for word, i in ids if i == UNKNOWN)
+        return {word: i for i, word in enumerate(other, len(self.target))}

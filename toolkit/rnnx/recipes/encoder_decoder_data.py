@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ _SPECIAL = ("<padding>", "<start>", "<end>", "<unknown>")
 _BATCH = 32
 
 Ids = list[int]
-Pair = tuple[Ids, Ids]
+Pair = tuple[Sequence[Any], Ids]  # of a source, and of its target
 Batch = tuple[Tensor, Tensor, Tensor]
 Tokens = tuple[str, ...]
 Texts = tuple[Tokens, Tokens]
@@ -89,12 +89,12 @@ class Corpus:
 
 
 def example(data: Corpus) -> tuple[Tensor, Tensor]:
-    """Four sources of the validation part, int64 `[4, time]`, and their lengths."""
+    """Four sources of the validation part, int64 `[4, time, ...]`, and their lengths."""
     return padded([data.pair(texts)[0] for texts in data.validation[:4]])
 
 
 def calibration(data: Corpus) -> list[Array]:
-    """Sources of the validation part, int64 `[time]` each."""
+    """Sources of the validation part, int64 `[time, ...]` each."""
     return [np.array(data.pair(texts)[0]) for texts in data.validation[:32]]
 
 
@@ -129,8 +129,8 @@ def batches(pairs: Sequence[Pair]) -> Iterator[Batch]:
         yield (*padded(sources), padded([[START, *ids, END] for ids in targets])[0])
 
 
-def padded(sequences: Sequence[Ids | Array]) -> tuple[Tensor, Tensor]:
-    """The sequences under each other, int64 `[batch, time]`, and their lengths `[batch]`."""
+def padded(sequences: Sequence[Sequence[Any] | Array]) -> tuple[Tensor, Tensor]:
+    """The sequences under each other, int64 `[batch, time, ...]`, and their lengths `[batch]`."""
     tensors = [torch.as_tensor(ids) for ids in sequences]
     return pad_sequence(tensors, True, PADDING), torch.tensor([len(ids) for ids in sequences])
 

@@ -36,13 +36,11 @@ def debian() -> CopyCorpus:
 
 def corpus(texts: dict[str, Texts]) -> CopyCorpus:
     """The texts by the name of their source package, split by it."""
-    kept = {
-        name: text for name, text in texts.items() if _SHORTEST <= len(text[1]) <= TARGET_LENGTH
-    }
-    parts = split(kept.items())
-    words = Vocabulary.of(itertools.chain.from_iterable(parts["train"]), _WORDS)
+    lengths = range(_SHORTEST, TARGET_LENGTH + 1)
+    parts = split((name, text) for name, text in texts.items() if len(text[1]) in lengths)
+    known = Vocabulary.of(itertools.chain.from_iterable(parts["train"]), _WORDS)
     held_out = parts["validation"][:_VALIDATION], parts["test"][:_TEST]
-    return CopyCorpus(parts["train"], *held_out, words, words)
+    return CopyCorpus(parts["train"], *held_out, source=known, target=known, copies={})
 
 
 def one_of_each(sources: dict[str, str], texts: Iterable[tuple[str, Texts]]) -> dict[str, Texts]:
