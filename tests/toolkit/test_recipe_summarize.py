@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnnx.recipes import encoder_decoder, packages, summarize
 from rnnx.recipes import summarize_data as debian
@@ -133,7 +133,7 @@ def test_the_baselines_are_the_first_words() -> None:
 def drawn(cell: str) -> tuple[PointerGenerator, tuple[Tensor, Tensor], Tensor]:
     torch.manual_seed(0)
     model = PointerGenerator(20, 3, cell, 16).eval()
-    target = [[START, 7, 20, 9, END], [START, 21, UNKNOWN, END]]
+    target = [[START, 7, 20, 9, END], [START, 21, 6, END]]
     source = [[(4, 4), (3, 20), (7, 9), (3, 20)], [(3, 20), (3, 21), (5, 5)]]
     return model, padded(source), padded(target)[0]
 
@@ -146,9 +146,17 @@ def test_the_loss_is_that_of_the_steps(cell: str) -> None:
     for before, after in zip(target.T[:-1], target.T[1:], strict=True):
         log_probs, state = model.step(before, state, memory)
         torch.testing.assert_close(log_probs.exp().sum(1), torch.ones(2))
-        counted = (after != PADDING) & (after != UNKNOWN)
-        losses.append(-log_probs.gather(1, after[:, None])[counted, 0])
+        losses.append(-log_probs.gather(1, after[:, None])[after != PADDING, 0])
     torch.testing.assert_close(model.loss(*source, target), torch.cat(losses).mean())
+
+
+@pytest.mark.parametrize("bias", [-9.0, 0.0, 3.0])  # of the switch from copying to writing
+def test_a_target_that_is_unknown_counts_as_copied_from_anywhere(bias: float) -> None:
+    model, source, _ = drawn("gru")
+    nn.init.zeros_(model.switch.weight)
+    nn.init.constant_(model.switch.bias, bias)
+    target = torch.tensor([[START, UNKNOWN], [START, UNKNOWN]])
+    assert float(model.loss(*source, target)) == pytest.approx(np.log1p(np.exp(bias)), abs=1e-5)
 
 
 def test_only_words_of_the_source_are_copied() -> None:

@@ -48,14 +48,19 @@ class PointerGenerator(EncoderDecoder):
         return probs.scatter_add(2, copies, weights).clamp(min=_LEAST).log(), state
 
     def loss(self, src: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
-        """Mean negative log probability of the tokens that can be written or copied."""
+        """Mean negative log probability of each target's tokens, be they written or copied.
+
+        A token that can be neither counts as copied from anywhere: so rare a word is hardly one
+        that the network should write.
+        """
         memory, state = self.encode(src, lengths)
         written, weights, _ = self._written(target[:, :-1], state, memory)
         after = target[:, 1:]
-        probs = written.gather(2, self._known(after)[..., None])[..., 0] * (after < self.words)
-        probs = probs + (weights * (memory[2][:, None] == after[..., None])).sum(2)
-        counted = (after != PADDING) & (after != UNKNOWN)
-        return -probs[counted].clamp(min=_LEAST).log().mean()
+        known = (after < self.words) & (after != UNKNOWN)
+        probs = written.gather(2, self._known(after)[..., None])[..., 0] * known
+        copied = (memory[2][:, None] == after[..., None]) | (after == UNKNOWN)[..., None]
+        probs = probs + (weights * copied).sum(2)
+        return -probs[after != PADDING].clamp(min=_LEAST).log().mean()
 
     def _written(
         self, tokens: Tensor, state: State, memory: Memory

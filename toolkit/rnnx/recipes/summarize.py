@@ -82,7 +82,7 @@ def show(data: CopyCorpus, artifact: str) -> dict[str, str]:
 RECIPE = Recipe(
     name="summarize",
     title="say in a line what a Debian package is",
-    metric=Metric("ROUGE-L", "%", higher_is_better=True, digits=1),
+    metric=Metric("ROUGE-L", "%", higher_is_better=True, digits=2),
     packages=("debian-descriptions", "debian-packages"),
     load=load,
     train=train,
