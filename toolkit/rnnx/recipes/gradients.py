@@ -6,10 +6,12 @@ Schmidhuber, 1997) for the sum of two marked numbers, the copy task for symbols 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +20,11 @@ from torch import Tensor, nn
 
 from rnnx.recipes.recipe import Tell, recurrent
 
-FRAMES = 40
-TRUNCATED = 10  # frames that truncated backpropagation goes back
+FRAMES = 24
+TRUNCATED = 8  # frames that truncated backpropagation goes back
 FORGET_BIAS = 3.0
 
-_HIDDEN, _BATCH, _STEPS, _FULL_STEPS = 32, 64, 600, 3000
+_HIDDEN, _BATCH, _STEPS, _FULL_STEPS = 32, 64, 1000, 4000
 _LEARNING_RATE = 0.01
 _SYMBOLS, _COPIED = 4, 2
 
@@ -51,6 +53,11 @@ class Trace:
     naive: float
     full: float
     truncated: float
+
+    def record(self) -> dict[str, Any]:
+        """This trace as JSON has it."""
+        record = dataclasses.asdict(self)
+        return record | {"initial": self.initial.tolist(), "trained": self.trained.tolist()}
 
 
 class Network(nn.Module):
@@ -88,11 +95,11 @@ class Network(nn.Module):
         states: list[State] = []
         state = None
         for frame in x.split(1, dim=1):  # type: ignore[no-untyped-call]
-            hidden, state = self.recurrent(frame, state)
+            _, state = self.recurrent(frame, state)
             for part in _parts(state):
                 part.retain_grad()
             states.append(state)
-        return states, self.head(hidden[:, -1])
+        return states, self.head(_parts(states[-1])[0][0])
 
 
 def adding(rng: torch.Generator) -> Batch:
@@ -185,7 +192,7 @@ def run(
 
     Args:
         directory: where the picture goes; made if it is not there.
-        full: 3000 batches of training for each network, not 600.
+        full: 4000 batches of training for each network, not 1000.
         seed: of all that is random.
         tell: told which network is trained.
     """
