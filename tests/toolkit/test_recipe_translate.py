@@ -93,8 +93,8 @@ def test_no_english_string_stands_in_two_parts(data: CopyCorpus) -> None:
 def test_word_by_word_beats_the_source_and_not_the_truth(data: CopyCorpus) -> None:
     source, words = translate.baselines(data).values()
     truth = [target for _, target in data.test]
-    assert source < words < translate.chrf(truth, data) == pytest.approx(100)
-    assert translate.bleu(truth, data) == pytest.approx(100)
+    assert source < words < translate.bleu(truth, data) == pytest.approx(100)
+    assert translate.chrf(truth, data) == pytest.approx(100)
 
 
 def test_the_score_is_chrf_counted_by_hand() -> None:
@@ -139,7 +139,7 @@ def test_it_learns_words_and_copies_names_it_never_saw(monkeypatch: pytest.Monke
     outputs = data.outputs(lambda sources: greedy(model, sources, 8))
     names = [source[-1] in output for output, (source, _) in zip(outputs, data.test, strict=True)]
     assert np.mean(names) > 0.8
-    assert translate.chrf(outputs, data) > max(40, translate.baselines(data)["the source itself"])
+    assert translate.bleu(outputs, data) > 2 * translate.baselines(data)["the source itself"]
 
 
 @pytest.mark.full

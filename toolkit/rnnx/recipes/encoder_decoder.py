@@ -56,13 +56,18 @@ class EncoderDecoder(nn.Module):
             What attention reads: float32 `[batch, time, hidden]`, and which of it is no padding,
             bool `[batch, time]`; then the decoder's first state, `[1, batch, hidden]` each.
         """
-        embedded = self.dropout(self.source(src))
+        embedded = self.dropout(self.read(src))
         packed = pack_padded_sequence(embedded, lengths.cpu(), True, enforce_sorted=False)
         outputs, state = self.encoder(packed)
         values, _ = pad_packed_sequence(outputs, batch_first=True, total_length=src.shape[1])
         values = values + embedded  # what a token is stands beside where it stands
         inside = torch.arange(src.shape[1], device=src.device) < lengths.to(src.device)[:, None]
         return (values, inside), _joined(state)
+
+    def read(self, src: Tensor) -> Tensor:
+        """What stands for each token of the sources, float32 `[batch, time, hidden]`."""
+        embedded: Tensor = self.source(src)
+        return embedded
 
     def step(self, token: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
         """Logits `[batch, targets]` of the token after `token`, int64 `[batch]`, and the state."""

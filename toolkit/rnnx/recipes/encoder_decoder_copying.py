@@ -37,8 +37,13 @@ class PointerGenerator(EncoderDecoder):
 
     def encode(self, src: Tensor, lengths: Tensor) -> tuple[Memory, State]:
         """As in `EncoderDecoder`, of src int64 `[batch, time, 2]`; what is copied is memory too."""
-        memory, state = super().encode(src[..., 0], lengths)
+        memory, state = super().encode(src, lengths)
         return (*memory, src[..., 1]), state
+
+    def read(self, src: Tensor) -> Tensor:
+        """Both ids of each word as one vector, float32 `[batch, time, hidden]`."""
+        embedded: Tensor = self.source(self._known(src)).sum(2)
+        return embedded
 
     def decode(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
         """Log probabilities `[batch, time, words + copied]` of the tokens after `tokens`."""
