@@ -68,7 +68,7 @@ def table(recipe: Recipe, results: list[Result]) -> str:
         step = "" if row.step_us is None else f"{row.step_us:.0f} us"
         lines.append([row.name, size, step, *scores])
     minutes = max(result.training_s for result in results) / 60
-    told = f"{first.cell.upper()}; training took {minutes:.1f} minutes at most, on one thread."
+    told = f"{first.cell.upper()}; training took {minutes:.1f} minutes of CPU time at most."
     return "\n".join(["| " + " | ".join(cells) + " |" for cells in lines] + ["", told])
 
 

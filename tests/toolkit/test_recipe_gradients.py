@@ -13,17 +13,15 @@ import torch
 from command_line import run as run_command
 from rnnx.recipes import gradients
 from rnnx.recipes.gradients import (
-    FRAMES,
     NETWORKS,
-    TASKS,
     TRUNCATED,
     Network,
-    Task,
     Trace,
     gradient_norms,
     run,
     train,
 )
+from rnnx.recipes.gradients_tasks import FRAMES, TASKS, Task
 
 
 @pytest.fixture(scope="module", autouse=True)

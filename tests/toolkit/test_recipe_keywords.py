@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnx.recipes import keywords, keywords_data
-from rnnx.recipes.keywords import Spotter, accuracy, decisions, loss
-from rnnx.recipes.keywords_data import Clips, Split, baselines, surest, tell_speakers
+from rnnx.recipes.keywords import Spotter, accuracy, loss
+from rnnx.recipes.keywords_data import Clips, Split, baselines, decisions, surest, tell_speakers
 from rnnx.recipes.keywords_voices import batches, vary, warping
 from rnnx.recipes.packages import DataError
 
@@ -124,6 +124,15 @@ def test_a_decision_hears_nothing_that_comes_after_it(cell: str, frame: int) -> 
     with torch.no_grad():
         torch.testing.assert_close(model(x)[:, :frame], model(other)[:, :frame])
         assert not torch.allclose(model(x)[:, frame:], model(other)[:, frame:])
+
+
+def test_the_mean_of_the_last_frames_is_taken_off() -> None:
+    x = torch.randn(1, 60, 13)
+    found = Spotter(hidden_size=4).centred(x)[0]
+    for frame in (0, 5, 47, 48, 59):
+        last = x[0, max(0, frame - 47) : frame + 1]
+        expected = x[0, frame] - last.sum(0) / (len(last) + 3)
+        torch.testing.assert_close(found[frame], expected)
 
 
 def test_padding_counts_for_nothing() -> None:

@@ -105,7 +105,7 @@ def _gradients(output_dir: str, full: bool, seed: int, as_json: bool) -> int:
     if as_json:
         print_json([trace.record() for trace in traces])
         return 0
-    back = gradients.FRAMES - 1
+    back = len(traces[0].initial) - 1
     header = ("", f"gradient {back} frames back", "trained", "loss", "truncated", "naive")
     click.echo(render(header, [_trace_cells(trace) for trace in traces]))
     talk(f"\ngradients are relative to those at the last frame; wrote {output_dir}/gradients.png")
@@ -135,7 +135,7 @@ def _tell(result: Result, recipe: Recipe) -> None:
     for name, note in result.notes.items():
         click.echo(f"\n{name}: {note}")
     verdict = "equal" if result.passed else "DO NOT EQUAL"
-    talk(f"\ntrained in {result.training_s:.0f} s; the artifacts {verdict} torch")
+    talk(f"\ntrained in {result.training_s:.0f} s of CPU time; the artifacts {verdict} torch")
     talk(f"wrote {', '.join(row.file for row in result.rows if row.file)}")
     if recipe.streams and recipe.generation is None:
         talk(f"next: rnnx bench {result.row('streamed').file} --against {result.row('int8').file}")

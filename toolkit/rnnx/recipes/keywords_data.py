@@ -1,4 +1,4 @@
-"""The data of the keyword spotter: spoken digits, and who speaks them, found by their voices."""
+"""The data of the keyword spotter: spoken digits, who speaks them, and when one is decided."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnx.recipes.packages import locate
+from rnnx.recipes.recipe import Run
+from rnnx_runtime import log_softmax
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FEATURES = 13
 SPEAKERS = 6
+CONFIDENT = 0.9  # the probability at which a digit is decided
 
 _RESTARTS, _ROUNDS = 10, 60
 
@@ -114,6 +117,23 @@ def surest(speakers: Ids, digits: Ids) -> list[int]:
     each = len(digits) // counts.size
     order: list[int] = np.abs(counts - each).sum(1).argsort(kind="stable").tolist()
     return order
+
+
+def decisions(run: Run, clips: Clips) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """When the digit is decided, and whether rightly.
+
+    Returns:
+        For each clip the part of it that was heard when a digit first had a probability of 0.9 or
+        more, float64 `[clips]`, NaN where none had; and whether that digit was said.
+    """
+    heard, right = np.full(len(clips), np.nan), np.zeros(len(clips), np.bool_)
+    for i, frames in enumerate(clips.frames):
+        log_probs = log_softmax(run(frames[None])[0])
+        sure = np.flatnonzero(log_probs.max(1) >= np.log(CONFIDENT))
+        if len(sure):
+            heard[i] = (sure[0] + 1) / len(frames)
+            right[i] = log_probs[sure[0]].argmax() == clips.digits[i]
+    return heard, right
 
 
 def _traits(clips: Clips) -> Floats:
