@@ -15,6 +15,9 @@ NAMES = (
     "forecast",
     "charlm",
     "keywords",
+    "phonemes",
+    "translate",
+    "summarize",
 )
 
 
