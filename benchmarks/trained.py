@@ -19,9 +19,9 @@ import click
 import numpy as np
 import numpy.typing as npt
 import torch
+from rnnx.recipes.data import features, seattle_temperatures, split
 from torch import nn
 
-from rnnx.recipes.data import features, seattle_temperatures, split
 from rnnx.recipes.forecast import Forecaster
 from rnnx_runtime.files import replacing
 

@@ -19,7 +19,7 @@ from exportable import torch_run
 from rnnx.quantization.gptq import gptq
 from rnnx.quantization.levels import int4
 from rnnx.quantization.observing import hessians
-from rnnx.quantization.rows import Blocked, quantize_blocks
+from rnnx.quantization.rows import Blocked, packed_blocks, round_blocks
 
 Array = Any
 FEATURES, HIDDEN = 10, 24
@@ -52,7 +52,7 @@ def test_each_weight_is_within_half_a_step(
 ) -> None:
     weight = np.random.default_rng(seed).normal(size=(rows, features)).astype(np.float32)
     weight[:, ::3] = 0
-    blocked = quantize_blocks(weight, bits, block_size)
+    blocked = packed_blocks(round_blocks(weight, bits, block_size), bits)
     step = np.repeat(blocked.scales, block_size, 1)[:, :features]
     found = widened(blocked, bits, features)
     assert (np.abs(found - weight) <= step * 1.001).all()  # the code of zero is rounded as well
@@ -65,7 +65,7 @@ def test_onnxruntime_reads_the_codes_so(bits: int, features: int) -> None:
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(6, features)).astype(np.float32)
     x = rng.normal(size=(3, features)).astype(np.float32)
-    blocked = quantize_blocks(weight, bits, 32)
+    blocked = packed_blocks(round_blocks(weight, bits, 32), bits)
     attributes = {"K": features, "N": 6, "bits": bits, "block_size": 32, "accuracy_level": 4}
     names = ["codes", "scales", "zeros"]
     node = onnx.helper.make_node(
@@ -99,13 +99,13 @@ def test_gptq_changes_outputs_less_than_rounding_alone(features: int) -> None:
     weight = np.random.default_rng(1).normal(size=(20, features)).astype(np.float32)
     x = correlated(500, features)
     near, best = (
-        widened(blocked, 4, features)
-        for blocked in (quantize_blocks(weight, 4, 16), gptq(weight, x.T @ x, 4, 16))
+        widened(packed_blocks(blocked, 4), 4, features)
+        for blocked in (round_blocks(weight, 4, 16), gptq(weight, x.T @ x, 4, 16))
     )
     rounded, compensated = (np.square(x @ (w - weight).T).sum() for w in (near, best))
     assert compensated < 0.5 * rounded
     # Against a planted fault: what makes up for errors in other inputs gains nothing.
-    wrong = widened(gptq(weight, np.eye(features), 4, 16), 4, features)
+    wrong = widened(packed_blocks(gptq(weight, np.eye(features), 4, 16), 4), 4, features)
     assert np.square(x @ (wrong - weight).T).sum() > 0.9 * rounded
 
 
@@ -114,7 +114,7 @@ def test_inputs_that_are_always_zero_are_no_matter() -> None:
     x = correlated(100, 32)
     x[:, 5] = 0
     for hessian in (x.T @ x, np.zeros((32, 32))):
-        assert np.isfinite(widened(gptq(weight, hessian, 4, 16), 4, 32)).all()
+        assert np.isfinite(widened(packed_blocks(gptq(weight, hessian, 4, 16), 4), 4, 32)).all()
 
 
 class Net(nn.Module):

@@ -12,24 +12,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rnnx.quantization.rows import Blocked, block_scales, packed_blocks
+from rnnx.quantization.rows import Rounded, block_scales, rounded
 
 Array = npt.NDArray[Any]
 
 _DAMPING = 0.01  # of the mean of the diagonal, so that the inverse is no larger than it means
 
 
-def gptq(weight: Array, hessian: Array, bits: int, block_size: int) -> Blocked:
-    """Round as `quantize_blocks` does, but so that `x @ weight.T` changes least.
+def gptq(weight: Array, hessian: Array, bits: int, block_size: int) -> Rounded:
+    """Round as `round_blocks` does, but so that `x @ weight.T` changes least.
 
     Args:
         weight: float32 `[rows, features]`.
         hessian: the sum of `x.T @ x` over the inputs `[frames, features]`, float64.
         bits: 4 or 8.
         block_size: how many weights of a row share a scale.
-
-    Returns:
-        Codes, scales and zero points, as `quantize_blocks` gives them.
     """
     rows, features = weight.shape
     blocks = -(-features // block_size)
@@ -46,7 +43,7 @@ def gptq(weight: Array, hessian: Array, bits: int, block_size: int) -> Blocked:
             codes[:, j] = np.clip(np.rint(left[:, j] / scale) + zero, 0, 2**bits - 1)
             error = (left[:, j] - (codes[:, j] - zero) * scale) / inverse[j, j]
             left[:, j + 1 : features] -= np.outer(error, inverse[j, j + 1 :])
-    return packed_blocks(codes.reshape(rows, blocks, -1), scales, zeros, bits)
+    return rounded(codes.reshape(rows, blocks, -1), scales, zeros)
 
 
 def _inverse(hessian: Array) -> Array:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from rnnx.quantization.gptq import gptq
-from rnnx.quantization.rows import Blocked, quantize_blocks, quantize_rows
+from rnnx.quantization.rows import Rounded, packed_blocks, quantize_rows, round_blocks
 from rnnx.quantization.store import add_initializer, add_vector
 
 Array = npt.NDArray[Any]
@@ -126,7 +126,8 @@ class Blocks:
     def product(self, site: Site, letter: str, x: ir.Value, weight: Array, bias: Array) -> ir.Value:
         """See `Kernel`."""
         name, (rows, features) = f"{site.name}.{letter}", weight.shape
-        codes, scales, zeros = self._rounded(weight, f"{site.name}.{letter[0]}")
+        made = self._rounded(weight, f"{site.name}.{letter[0]}")
+        codes, scales, zeros = packed_blocks(made, self.bits)
         factors = [
             x,
             add_initializer(site.graph, f"{name}.codes", codes),
@@ -145,10 +146,10 @@ class Blocks:
             return product
         return site.tape.op("Add", [product, add_initializer(site.graph, f"{name}.bias", bias)])
 
-    def _rounded(self, weight: Array, name: str) -> Blocked:
+    def _rounded(self, weight: Array, name: str) -> Rounded:
         hessian = self.hessians.get(name)
         if hessian is None:
-            return quantize_blocks(weight, self.bits, self.block_size)
+            return round_blocks(weight, self.bits, self.block_size)
         return gptq(weight, hessian, self.bits, self.block_size)
 
     def sum(

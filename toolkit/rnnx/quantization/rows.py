@@ -39,6 +39,20 @@ def quantize_rows(
     return codes.astype(np.int8), scale.astype(np.float32)
 
 
+class Rounded(NamedTuple):
+    """Weights rounded in blocks.
+
+    Attributes:
+        codes: uint8 `[..., rows, blocks, block_size]`; a block that is not full ends in zeros.
+        scales: float16 `[..., rows, blocks]`, float32 where that is too coarse.
+        zeros: the codes of zero, uint8 `[..., rows, blocks]`.
+    """
+
+    codes: Array
+    scales: Array
+    zeros: Array
+
+
 class Blocked(NamedTuple):
     """Weights `[rows, features]` as com.microsoft.MatMulNBits takes them.
 
@@ -54,21 +68,28 @@ class Blocked(NamedTuple):
     zeros: Array
 
 
-def quantize_blocks(array: npt.NDArray[np.float32], bits: int, block_size: int) -> Blocked:
+def round_blocks(array: npt.NDArray[np.float32], bits: int, block_size: int) -> Rounded:
     """Round each block of a row to `2**bits` steps between its least and its greatest weight.
 
     Args:
-        array: weights, float32 `[rows, features]`.
+        array: weights, float32 `[..., rows, features]`.
         bits: 4 or 8.
         block_size: how many weights of a row share a scale.
     """
-    rows, features = array.shape
+    *rows, features = array.shape
     blocks = -(-features // block_size)
-    padded = np.pad(array, ((0, 0), (0, blocks * block_size - features)))
-    grouped = padded.reshape(rows, blocks, block_size)
+    padding = [(0, 0)] * len(rows) + [(0, blocks * block_size - features)]
+    grouped = np.pad(array, padding).reshape(*rows, blocks, block_size)
     scale, zero = block_scales(grouped, bits)
     codes = np.rint(grouped / scale[..., None]) + zero[..., None]
-    return packed_blocks(np.clip(codes, 0, 2**bits - 1), scale, zero, bits)
+    return rounded(np.clip(codes, 0, 2**bits - 1), scale, zero)
+
+
+def rounded(codes: Array, scales: Array, zeros: Array) -> Rounded:
+    """The same, in the dtypes that are kept."""
+    halves = _in_float16(scales)
+    kept = np.float16 if (halves == scales).all() else np.float32
+    return Rounded(codes.astype(np.uint8), scales.astype(kept), zeros.astype(np.uint8))
 
 
 def block_scales(blocks: Array, bits: int) -> tuple[Array, Array]:
@@ -76,16 +97,23 @@ def block_scales(blocks: Array, bits: int) -> tuple[Array, Array]:
     steps = 2**bits - 1
     low, high = np.minimum(blocks.min(-1), 0), np.maximum(blocks.max(-1), 0)  # zero is exact
     scale = np.maximum((high - low) / steps, np.finfo(np.float32).tiny)
+    halves = _in_float16(scale)
+    scale = np.where(halves <= 1.001 * scale, halves, scale)  # the rounding is by what is kept
     return scale, np.clip(np.rint(-low / scale), 0, steps)
 
 
-def packed_blocks(codes: Array, scales: Array, zeros: Array, bits: int) -> Blocked:
-    """Codes `[rows, blocks, block_size]`, scales and zeros `[rows, blocks]` as the kernel's."""
-    return Blocked(
-        _packed(codes.astype(np.uint8), bits),
-        scales.astype(np.float32),
-        _packed(zeros.astype(np.uint8), bits),
-    )
+def _in_float16(scales: Array) -> Array:
+    """The next float16 that is no less, as float64."""
+    with np.errstate(over="ignore"):
+        small = scales.astype(np.float16)
+    above = np.nextafter(small, np.float16(np.inf))
+    return np.where(small < scales, above, small).astype(np.float64)
+
+
+def packed_blocks(made: Rounded, bits: int) -> Blocked:
+    """What was rounded `[rows, blocks, block_size]`, as the kernel takes it."""
+    codes, scales, zeros = made
+    return Blocked(_packed(codes, bits), scales.astype(np.float32), _packed(zeros, bits))
 
 
 def _packed(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.tape import Tape
 
 from rnnx.quantization.change import Change
 from rnnx.quantization.weights import RECURRENT, Weight, describe_computed, find_weights
+
+if TYPE_CHECKING:
+    from rnnx.quantization.forms import Form
 
 Array = npt.NDArray[Any]
 
@@ -19,22 +23,22 @@ Array = npt.NDArray[Any]
 OVERHEAD_BYTES = 256
 
 
-def store_weights(model: ir.Model, shrink: Callable[[Weight], tuple[Array, ...]]) -> Change:
-    """Replace every weight of `model` by `Cast(small) * scale`.
+def store_weights(model: ir.Model, shrink: Callable[[Weight], Form]) -> Change:
+    """Keep every weight of `model` in a smaller form, widened when it is loaded.
 
     Args:
         model: changed in place.
-        shrink: gives the small array of a weight, and its scale where it has one.
+        shrink: gives the form of a weight.
     """
     change = Change(notes=_computed_weights(model))
     touched: set[ir.Node] = set()
     kept = 0
     for weight in list(find_weights(model)):
-        stored = shrink(weight)
-        if _saved(weight, stored) < OVERHEAD_BYTES:
+        form = shrink(weight)
+        if weight.array().nbytes - form.nbytes < OVERHEAD_BYTES:
             kept += 1
         else:
-            _replace(weight, stored)
+            _replace(weight, form)
             touched.update(weight.nodes)
     if kept:
         change.notes.append(f"{kept} small weights stay float32: they would save next to nothing.")
@@ -63,7 +67,8 @@ def add_vector(graph: ir.Graph, name: str, array: Array, *, atol: float = 0.0) -
     off = np.abs(small.astype(np.float32) - array)
     if not (off <= atol + 1e-3 * np.abs(array)).all():
         return add_initializer(graph, name, array)
-    cast = _cast(add_initializer(graph, f"{name}/float16", small))
+    source = add_initializer(graph, f"{name}/float16", small)
+    cast = ir.node("Cast", [source], attributes={"to": ir.DataType.FLOAT.value})
     graph.insert_before(graph[0], cast)
     wide = cast.outputs[0]
     wide.name, wide.shape, wide.dtype = name, ir.Shape(array.shape), ir.DataType.FLOAT
@@ -81,28 +86,16 @@ def _computed_weights(model: ir.Model) -> list[str]:
     return [note for note in map(describe_computed, nodes) if note]
 
 
-def _saved(weight: Weight, stored: tuple[Array, ...]) -> int:
-    return weight.array().nbytes - sum(array.nbytes for array in stored)
-
-
-def _replace(weight: Weight, stored: tuple[Array, ...]) -> None:
-    """Put `Cast(small) * scale` in the place of the initializer, for all that read it."""
+def _replace(weight: Weight, form: Form) -> None:
+    """Put what widens the form in the place of the initializer, for all that read it."""
     value, graph = weight.value, weight.value.graph
     assert graph is not None
-    small, *scales = stored
-    nodes = [_cast(add_initializer(graph, f"{value.name}/{small.dtype}", small))]
-    for scale in scales:
-        factor = add_initializer(graph, f"{value.name}/scale", scale)
-        nodes.append(ir.node("Mul", [nodes[-1].outputs[0], factor]))
-    graph.insert_before(graph[0], nodes)
-    wide = nodes[-1].outputs[0]
+    tape = Tape()
+    wide = form.widened(tape, graph, str(value.name))
+    for number, node in enumerate(tape.nodes):  # names of onnx-ir are unique in one graph only
+        node.name = f"{value.name}/widen.{number}"
+        node.outputs[0].name = node.name
+    graph.insert_before(graph[0], tape.nodes)
     value.replace_all_uses_with(wide)
     drop_unused(value)
     wide.name, wide.shape, wide.dtype = value.name, value.shape, ir.DataType.FLOAT
-
-
-def _cast(source: ir.Value) -> ir.Node:
-    """Its output is named: names that onnx-ir gives are unique within one graph only."""
-    node = ir.node("Cast", [source], attributes={"to": ir.DataType.FLOAT.value})
-    node.outputs[0].name = f"{source.name}/cast"
-    return node

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from rnnx.quantization.change import Change, Observed, nothing
+from rnnx.quantization.forms import Plain
 from rnnx.quantization.store import store_weights
 from rnnx.quantization.weights import Weight
 from rnnx_runtime.errors import QuantizationError
@@ -16,14 +14,19 @@ from rnnx_runtime.errors import QuantizationError
 
 def apply(model: ir.Model, observed: Observed = nothing) -> Change:
     """Keep the weights of `model` as float16; its layers compute in float32 as before."""
-    return store_weights(model, _to_float16)
+    return store_weights(model, to_float16)
 
 
-def _to_float16(weight: Weight) -> tuple[npt.NDArray[Any], ...]:
+def to_float16(weight: Weight) -> Plain:
+    """Half precision.
+
+    Raises:
+        QuantizationError: a value is too large for it.
+    """
     array = weight.array()
     if np.abs(array).max() > np.finfo(np.float16).max:
         raise QuantizationError(
             f"weight {weight.value.name!r} holds values beyond float16's range",
             hint="Use level int8-store, which scales every row.",
         )
-    return (array.astype(np.float16),)
+    return Plain(array.astype(np.float16))

@@ -1,6 +1,7 @@
 """int4: recurrent layers compute with weights of four bits, rounded by GPTQ on calibration data.
 
-The weights stand in blocks of 32, as MatMulNBits takes them; all other weights are kept as int8.
+The weights stand in blocks of 32, as MatMulNBits takes them; all others are kept so, as int4-store
+keeps them.
 """
 
 from __future__ import annotations

@@ -6,12 +6,10 @@ DequantizeLinear is not: onnxruntime would run it in every step.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy.typing as npt
 import onnx_ir as ir
 
 from rnnx.quantization.change import Change, Observed, nothing
+from rnnx.quantization.forms import Scaled
 from rnnx.quantization.rows import FULL_RANGE, quantize_rows
 from rnnx.quantization.store import store_weights
 from rnnx.quantization.weights import Weight
@@ -19,8 +17,9 @@ from rnnx.quantization.weights import Weight
 
 def apply(model: ir.Model, observed: Observed = nothing) -> Change:
     """Keep the weights of `model` as int8; its layers compute in float32 as before."""
-    return store_weights(model, _to_int8)
+    return store_weights(model, to_int8)
 
 
-def _to_int8(weight: Weight) -> tuple[npt.NDArray[Any], ...]:
-    return quantize_rows(weight.array(), weight.summed, FULL_RANGE)
+def to_int8(weight: Weight) -> Scaled:
+    """Codes of eight bits, a scale for each row."""
+    return Scaled(*quantize_rows(weight.array(), weight.summed, FULL_RANGE))
