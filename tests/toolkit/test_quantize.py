@@ -25,7 +25,7 @@ from quantizable import (
     streaming_lstm,
 )
 from rnnx.quantization import quality
-from rnnx.quantization.change import Change, Observed
+from rnnx.quantization.change import Change, Given
 from rnnx.quantization.levels import LEVELS
 
 Array = npt.NDArray[Any]
@@ -326,8 +326,8 @@ def test_weights_in_a_second_file_are_read_with_it(tmp_path: Path) -> None:
 def _plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[ir.Model], None]) -> None:
     sound = LEVELS["int8-store"]
 
-    def planted(model: ir.Model, observed: Observed) -> Change:
-        change = sound(model, observed)
+    def planted(model: ir.Model, given: Given) -> Change:
+        change = sound(model, given)
         fault(model)
         return change
 

@@ -45,10 +45,25 @@ def is_convertible(node: ir.Node) -> bool:
     return all(activations in _ACTIVATIONS[node.op_type] for activations in _activations(node))
 
 
-def convertible(model: ir.Model, least: Mapping[str, int]) -> list[ir.Node]:
-    """The nodes that can be converted and are of at least this hidden_size, by operator."""
+def convertible(
+    model: ir.Model, least: Mapping[str, int], ways: Mapping[str, str]
+) -> list[ir.Node]:
+    """The nodes to convert, of those that can be.
+
+    Args:
+        model: whose nodes, those of subgraphs included.
+        least: for each operator the hidden_size from which on its nodes are, unless named.
+        ways: what is to become of nodes, by their names; see `Given`.
+    """
     nodes = [node for node in model.graph.all_nodes() if is_convertible(node)]
-    return [n for n in nodes if n.op_type in least and _hidden_size(n) >= least[n.op_type]]
+    return [node for node in nodes if _is_wanted(node, least, ways)]
+
+
+def _is_wanted(node: ir.Node, least: Mapping[str, int], ways: Mapping[str, str]) -> bool:
+    way = ways.get(str(node.name))
+    if way is not None:
+        return way == "gates"
+    return node.op_type in least and _hidden_size(node) >= least[node.op_type]
 
 
 def convert(node: ir.Node, kernel: Kernel) -> None:

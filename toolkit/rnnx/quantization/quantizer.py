@@ -17,7 +17,7 @@ from rnnx.quantization.calibration import (
     random_calibration,
     read_calibration,
 )
-from rnnx.quantization.change import Change, nothing
+from rnnx.quantization.change import Change, Given, nothing
 from rnnx.quantization.folder import quantize_folder
 from rnnx.quantization.levels import LEVELS
 from rnnx.quantization.observing import hessians
@@ -74,7 +74,7 @@ def quantize(
     original = open_runner(src, contract)
     real = runs if calibration is not None else []
     observed = partial(hessians, src, contract, real) if real else nothing
-    apply = partial(apply, observed=observed)
+    apply = partial(apply, given=Given(observed=observed, streaming=contract.streaming))
     change = _applied(apply, model, f"level {level!r} would change nothing in {os.fspath(src)!r}")
     record = _record(level, change, is_random=calibration is None)
     with replacing(dst) as beside:

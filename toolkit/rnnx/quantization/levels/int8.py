@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from rnnx.quantization import gates
-from rnnx.quantization.change import Change, Observed, nothing
+from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.kernels import DOMAIN, Rows
 from rnnx.quantization.levels import int8_store
 from rnnx.quantization.rows import FULL_RANGE, REDUCED_RANGE, needs_reduced_range, quantize_rows
@@ -28,16 +28,16 @@ _FLOAT_INPUTS = 8  # X, W, R, B, sequence_lens, initial_h, initial_c, P; then sc
 _Packed = dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]]
 
 
-def apply(model: ir.Model, observed: Observed = nothing) -> Change:
+def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     """Compute the recurrent layers of `model` in int8, and keep all other weights as int8."""
     reduced = needs_reduced_range()
     packed: _Packed = {}
-    nodes = [node for node in model.graph.all_nodes() if _is_convertible(node)]
+    nodes = [node for node in model.graph.all_nodes() if _is_wanted(node, given)]
     for node in nodes:
         _convert(node, packed, REDUCED_RANGE if reduced else FULL_RANGE)
     for weight in packed:
         drop_unused(weight)
-    gated = gates.convertible(model, BREAK_EVEN)
+    gated = gates.convertible(model, BREAK_EVEN, given.ways)
     computed = Counter(node.op_type for node in gated) + Counter(LSTM=len(nodes))
     for node in gated:
         gates.convert(node, Rows(REDUCED_RANGE if reduced else FULL_RANGE))
@@ -50,7 +50,12 @@ def apply(model: ir.Model, observed: Observed = nothing) -> Change:
         changed=stored.changed + computed,
         notes=notes + stored.notes,
         reduced_range=reduced if computed else None,
+        invariance="none" if nodes else "chunks" if gated else "all",
     )
+
+
+def _is_wanted(node: ir.Node, given: Given) -> bool:
+    return given.ways.get(str(node.name), "operator") == "operator" and _is_convertible(node)
 
 
 def _is_convertible(node: ir.Node) -> bool:

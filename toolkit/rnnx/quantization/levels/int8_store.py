@@ -11,13 +11,13 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from rnnx.quantization.change import Change, Observed, nothing
+from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.rows import FULL_RANGE, quantize_rows
 from rnnx.quantization.store import store_weights
 from rnnx.quantization.weights import Weight
 
 
-def apply(model: ir.Model, observed: Observed = nothing) -> Change:
+def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     """Keep the weights of `model` as int8; its layers compute in float32 as before."""
     return store_weights(model, _to_int8)
 
