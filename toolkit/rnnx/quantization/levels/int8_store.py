@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
-from rnnx.quantization.rows import FULL_RANGE, quantize_rows
+from rnnx.quantization.rows import quantize_rows
 from rnnx.quantization.store import store_weights
 from rnnx.quantization.weights import Weight
 
@@ -23,4 +23,4 @@ def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
 
 
 def _to_int8(weight: Weight) -> tuple[npt.NDArray[Any], ...]:
-    return quantize_rows(weight.array(), weight.summed, FULL_RANGE)
+    return quantize_rows(weight.array(), weight.summed)
