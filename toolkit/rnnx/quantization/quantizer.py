@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ import onnx_ir as ir
 from rnnx.quantization.calibration import (
     Calibration,
     Feeds,
+    in_batches,
     random_calibration,
     read_calibration,
 )
 from rnnx.quantization.change import Change, Given, nothing
 from rnnx.quantization.folder import quantize_folder
+from rnnx.quantization.invariance import prove_invariance
 from rnnx.quantization.levels import LEVELS
 from rnnx.quantization.observing import hessians
 from rnnx.quantization.quality import measure_quality, measure_step_time, open_runner
@@ -29,6 +31,7 @@ from rnnx_exporters.step_record import attach_step
 from rnnx_runtime.contract import METADATA_KEY, Contract, load_contract
 from rnnx_runtime.errors import InputError, QuantizationError
 from rnnx_runtime.files import replacing
+from rnnx_runtime.model import size_along
 
 _SLOWER = 1.1  # what cannot be taken for noise
 
@@ -42,53 +45,77 @@ def quantize(
     *,
     level: str = "int8",
     calibration: Calibration | None = None,
+    chunk: int | None = None,
+    batch: int | None = None,
 ) -> QuantizationReport:
     """Write `src` to `dst` with smaller weights, and measure what that costs.
 
-    Both are run on the same inputs before `dst` is written: a streaming artifact frame after frame,
-    any other whole.
+    Both are run on the same inputs before `dst` is written, as they are deployed: a streaming
+    artifact chunk after chunk, any other whole. What the level promises of chunks and of other
+    sequences is proven on them.
 
     Args:
         src: an artifact, or any ONNX file that onnxruntime runs, in one file; or the folder of an
             encoder-decoder, which becomes the folder `dst`.
         dst: where the smaller one goes; the contract's inputs, outputs and states stay the same.
         level: `"fp16-store"`, `"int8-store"`, `"int8"`, `"int8-block"` or `"int4"`.
-        calibration: what to measure on: an array `[batch, time, ...]` as the contract's input says,
-            arrays by input name, the path of an `.npy` or `.npz` file of these, or an iterable of
-            any of them. Without it, random inputs.
+        calibration: what to measure on, and what int4 rounds its weights by: an array
+            `[batch, time, ...]` as the contract's input says, arrays by input name, the path of an
+            `.npy` or `.npz` file of these, or of a folder of such files, an iterable of any of
+            them, or `"module:function"` or `"path/file.py:function"`, which gives them when called
+            without arguments, a generator for one. No more is read once there are 100,000 frames.
+            Without it, random inputs.
+        chunk: frames that are fed at a time where it is deployed; without it, as few as can be run,
+            mostly one.
+        batch: sequences that advance together where it is deployed; without it, as many as each run
+            of the calibration data holds, of random inputs one where it streams, else two.
 
     Raises:
-        InputError: `level` is unknown, or the calibration data does not fit.
+        InputError: `level` is unknown, the calibration data does not fit, or `src` cannot run such
+            chunks or batches.
         ArtifactError: `src` is missing, not ONNX, or damaged; `dst` has no folder.
-        QuantizationError: nothing would change, `src` is quantized already, or the result gives NaN
-            or infinity. Nothing is written.
+        QuantizationError: nothing would change, `src` is quantized already, the result gives NaN or
+            infinity, or the level does not hold what it promises. Nothing is written.
     """
     apply = _level(level)
     if Path(src).is_dir():
         _refuse_data(calibration)
-        return quantize_folder(partial(quantize, level=level), src, dst)
+        return quantize_folder(partial(quantize, level=level, chunk=chunk, batch=batch), src, dst)
     model = load_graph(src)
     contract = _contract(model, src)
     _refuse_unusable(model, contract, src)
-    runs = _runs(calibration, contract)
+    chunk = _chunk(contract, chunk)
+    runs = _runs(calibration, contract, batch)
     original = open_runner(src, contract)
     real = runs if calibration is not None else []
     observed = partial(hessians, src, contract, real) if real else nothing
     apply = partial(apply, given=Given(observed=observed, streaming=contract.streaming))
     change = _applied(apply, model, f"level {level!r} would change nothing in {os.fspath(src)!r}")
-    record = _record(level, change, is_random=calibration is None)
+    record: dict[str, Any] = {
+        "level": level,
+        "changed": dict(sorted(change.changed.items())),
+        "measured_on": "random inputs" if calibration is None else "calibration data",
+        "chunk": chunk,
+        "batch": size_along(contract, runs[0], "batch") or 1,
+    }
+    sealed = _sealed(model, contract)
     with replacing(dst) as beside:
-        _write(model, contract, record, beside)
+        _write(model, sealed, record, beside)
         quantized = open_runner(beside, contract)
-        record["snr_db"], notes = measure_quality(original, quantized, runs)
+        measured = measure_quality(original, quantized, contract, runs, chunk)
+        record |= {"snr_db": measured.snr_db, "agreement": measured.agreement}
+        record["invariance"], rounding = prove_invariance(
+            original, quantized, contract, runs, change.invariance, chunk
+        )
         report = QuantizationReport(
             **record,
             source_bytes=Path(src).stat().st_size,
-            output_bytes=_write(model, contract, record, beside),
-            step_time_ratio=measure_step_time(original, quantized, runs),
-            notes=(*change.notes, *notes),
+            output_bytes=_write(model, sealed, record, beside),
+            step_time_ratio=measure_step_time(original, quantized, runs, chunk),
+            notes=(*change.notes, *measured.notes, *rounding),
         )
-    return dataclasses.replace(report, notes=(*report.notes, *_advice(report)))
+    advice = _advice(report, computes=any(map(_is_quantized, model.graph.all_nodes())))
+    return dataclasses.replace(report, notes=(*report.notes, *advice))
 
 
 def _level(level: str) -> Callable[..., Change]:
@@ -112,10 +139,39 @@ def _contract(model: ir.Model, path: str | os.PathLike[str]) -> Contract:
     return describe(model)
 
 
-def _runs(calibration: Calibration | None, contract: Contract) -> list[Feeds]:
+def _chunk(contract: Contract, chunk: int | None) -> int | None:
+    """Frames fed at a time; None for an artifact that takes whole sequences."""
+    least = contract.chunk_multiple
+    if chunk is None:
+        return least if contract.streaming else None
+    if not contract.streaming:
+        raise InputError(
+            "the artifact takes whole sequences, no chunks",
+            hint="Leave the chunk out, or export it with streaming=True.",
+        )
+    if chunk < 1 or chunk % least:
+        raise InputError(
+            f"a call of {chunk} frames is not always a run of the network",
+            hint=f"Give a multiple of {least}.",
+        )
+    return chunk
+
+
+def _runs(calibration: Calibration | None, contract: Contract, batch: int | None) -> list[Feeds]:
+    if batch is not None:
+        _refuse_batch(contract, batch)
     if calibration is None:
-        return random_calibration(contract)
-    return read_calibration(calibration, contract)
+        return random_calibration(contract, batch)
+    runs = read_calibration(calibration, contract)
+    return runs if batch is None else in_batches(runs, contract, batch)
+
+
+def _refuse_batch(contract: Contract, batch: int) -> None:
+    if batch < 1 or (batch > 1 and not contract.has_free_batch):
+        raise InputError(
+            f"the artifact cannot run {batch} sequences at once",
+            hint="Leave the batch out: it runs one." if batch > 1 else "Give one or more.",
+        )
 
 
 def _refuse_unusable(model: ir.Model, contract: Contract, path: str | os.PathLike[str]) -> None:
@@ -144,33 +200,31 @@ def _applied(apply: Callable[[ir.Model], Change], model: ir.Model, failure: str)
     return change
 
 
-def _record(level: str, change: Change, *, is_random: bool) -> dict[str, Any]:
-    """What the contract says of the quantization, but for what is measured later."""
-    return {
-        "level": level,
-        "changed": dict(sorted(change.changed.items())),
-        "reduced_range": change.reduced_range,
-        "measured_on": "random inputs" if is_random else "calibration data",
-    }
+def _sealed(model: ir.Model, contract: Contract) -> Contract | None:
+    """The contract of the changed graph, where it has one; what was checked was another graph."""
+    if METADATA_KEY not in model.metadata_props:
+        return None
+    sealed = seal(model, dataclasses.replace(contract, checked=None))
+    attach_step(model, sealed)
+    return sealed
 
 
-def _write(model: ir.Model, contract: Contract, record: dict[str, Any], path: Path) -> int:
-    """Write the graph, with its contract where it has one; the file's size in bytes.
-
-    What the last check measured was measured on another graph, so it does not stay.
-    """
-    if METADATA_KEY in model.metadata_props:
-        sealed = dataclasses.replace(contract, quantization=dict(record), checked=None)
-        attach_step(model, seal(model, sealed))
+def _write(
+    model: ir.Model, contract: Contract | None, record: Mapping[str, Any], path: Path
+) -> int:
+    """Write the graph, and what is known of its quantization so far; the file's size in bytes."""
+    if contract is not None:
+        told = dataclasses.replace(contract, quantization=dict(record))
+        model.metadata_props[METADATA_KEY] = told.to_json()
     ir.save(model, path)
     return path.stat().st_size
 
 
-def _advice(report: QuantizationReport) -> list[str]:
+def _advice(report: QuantizationReport, *, computes: bool) -> list[str]:
     advice = []
     if report.measured_on == "random inputs":
         advice.append("Measured on random inputs: give calibration data to measure on yours.")
-    if report.reduced_range is not None and report.step_time_ratio > _SLOWER:
+    if computes and report.step_time_ratio > _SLOWER:
         advice.append("A step is slower than before: int8-store is as small, at float32 speed.")
     if report.output_bytes >= report.source_bytes:
         advice.append("The file is no smaller: the network is too small to gain from this.")
