@@ -19,6 +19,9 @@ def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     """Compute the recurrent layers of `model` so, and keep all other weights as int8."""
     kernel = Blocks(bits=4, block_size=32, hessians=given.observed())
     change = compute_in_blocks(model, kernel, BREAK_EVEN, given)
+    if any(node.op_type == "MatMulNBits" for node in model.graph.all_nodes()):
+        # onnxruntime adds products of four bits up in another order for several sequences.
+        change.invariance = "chunks"
     if not kernel.hessians:
         change.notes.append(
             "Weights of four bits were rounded each by itself: give calibration data, by which they"
