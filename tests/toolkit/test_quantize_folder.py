@@ -78,6 +78,7 @@ def test_the_report_is_of_both_files(src: Path, tmp_path: Path) -> None:
     ]
     assert report.source_bytes == sum(part.source_bytes for part in parts)
     assert report.output_bytes == sum(part.output_bytes for part in parts)
+    assert report.invariance == "all" == parts[0].invariance == parts[1].invariance
     assert sum(report.changed.values()) == sum(sum(part.changed.values()) for part in parts)
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @click.command("quantize")
-@click.argument("model", type=click.Path(dir_okay=False))
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="The file to write.")
+@click.argument("model", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), help="The file to write; a folder for a folder.")
 @click.option(
     "--level",
     default="int8",
@@ -43,6 +43,12 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Sequences that advance together on the device; as in the data, else one.",
 )
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Time every way to compute each recurrent layer here, at --chunk and --batch, and take the"
+    " fastest.",
+)
 @click.option("--compare", is_flag=True, help="Measure all levels side by side; write none.")
 @click.option(
     "--metric",
@@ -58,11 +64,14 @@ def command(
     calibrate: str | None,
     chunk: int | None,
     batch: int | None,
+    tune: bool,
     compare: bool,
     metric: str | None,
     as_json: bool,
 ) -> None:
     """Make MODEL smaller and measure what it costs, before it is written.
+
+    MODEL is an artifact, or the folder of an encoder-decoder.
 
     \b
     Examples:
@@ -70,8 +79,8 @@ def command(
         rnnx quantize model.onnx --compare --calibrate heldout.npz --metric score.py:accuracy
         rnnx quantize model.onnx -o small.onnx --level int8 --calibrate data.py:sequences
     """
-    if compare and (chunk or batch):
-        raise click.UsageError("--compare measures as few frames and sequences as can be run.")
+    if compare and (chunk or batch or tune):
+        raise click.UsageError("--chunk, --batch and --tune are for one level, without --compare.")
     if compare:
         _compare(model, calibrate, metric, as_json)
         return
@@ -82,14 +91,24 @@ def command(
     from rnnx.quantization import quantize
 
     talk(f"quantizing {model} and measuring it against the original ...")
-    report = quantize(model, output, level=level, calibration=calibrate, chunk=chunk, batch=batch)
+    report = quantize(
+        model,
+        output,
+        level=level,
+        calibration=calibrate,
+        chunk=chunk,
+        batch=batch,
+        tune=tune,
+        tell=talk,
+    )
     if as_json:
         click.echo(report.to_json())
         return
     click.echo(_table(report))
     for note in report.notes:
         talk(f"note: {note}")
-    talk(f"\nwrote {output}; next: rnnx bench {output} --against {model}")
+    following = "rnnx check" if Path(model).is_dir() else "rnnx bench"
+    talk(f"\nwrote {output}; next: {following} {output} --against {model}")
 
 
 def _compare(model: str, calibrate: str | None, metric: str | None, as_json: bool) -> None:

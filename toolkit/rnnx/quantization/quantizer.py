@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,16 @@ from rnnx.quantization.levels import LEVELS
 from rnnx.quantization.observing import hessians
 from rnnx.quantization.quality import measure_quality, measure_step_time, open_runner
 from rnnx.quantization.report import QuantizationReport
-from rnnx_exporters.artifact import load_graph, seal
+from rnnx.quantization.tuning import choose_ways
+from rnnx.quantization.writing import sealed, write
+from rnnx_exporters.artifact import load_graph
 from rnnx_exporters.describe import describe
-from rnnx_exporters.step_record import attach_step
 from rnnx_runtime.contract import METADATA_KEY, Contract, load_contract
 from rnnx_runtime.errors import InputError, QuantizationError
 from rnnx_runtime.files import replacing
 from rnnx_runtime.model import size_along
 
+_BY_SIZE: tuple[dict[str, str], list[str]] = ({}, [])  # no layer has a way of its own
 _SLOWER = 1.1  # what cannot be taken for noise
 
 # What names of quantized operators hold: DynamicQuantizeLSTM, QLinearConv, MatMulNBits, ...
@@ -47,6 +49,8 @@ def quantize(
     calibration: Calibration | None = None,
     chunk: int | None = None,
     batch: int | None = None,
+    tune: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> QuantizationReport:
     """Write `src` to `dst` with smaller weights, and measure what that costs.
 
@@ -69,10 +73,13 @@ def quantize(
             mostly one.
         batch: sequences that advance together where it is deployed; without it, as many as each run
             of the calibration data holds, of random inputs one where it streams, else two.
+        tune: time on this device, at that chunk and batch, every way to compute each recurrent
+            layer, and take the fastest, instead of going by its size; float32 where none gains.
+        tell: is told what is being done.
 
     Raises:
         InputError: `level` is unknown, the calibration data does not fit, or `src` cannot run such
-            chunks or batches.
+            chunks or batches, or there is nothing to tune.
         ArtifactError: `src` is missing, not ONNX, or damaged; `dst` has no folder.
         QuantizationError: nothing would change, `src` is quantized already, the result gives NaN or
             infinity, or the level does not hold what it promises. Nothing is written.
@@ -80,17 +87,20 @@ def quantize(
     apply = _level(level)
     if Path(src).is_dir():
         _refuse_data(calibration)
-        return quantize_folder(partial(quantize, level=level, chunk=chunk, batch=batch), src, dst)
+        return quantize_folder(
+            partial(quantize, level=level, chunk=chunk, batch=batch, tune=tune, tell=tell), src, dst
+        )
     model = load_graph(src)
     contract = _contract(model, src)
     _refuse_unusable(model, contract, src)
     chunk = _chunk(contract, chunk)
     runs = _runs(calibration, contract, batch)
-    original = open_runner(src, contract)
-    real = runs if calibration is not None else []
-    observed = partial(hessians, src, contract, real) if real else nothing
-    apply = partial(apply, given=Given(observed=observed, streaming=contract.streaming))
-    change = _applied(apply, model, f"level {level!r} would change nothing in {os.fspath(src)!r}")
+    ways, timed = _BY_SIZE
+    if tune:
+        ways, timed = choose_ways(src, contract, apply, runs[0], chunk, tell)
+    observed = nothing if calibration is None else partial(hessians, src, contract, runs)
+    given = Given(observed=observed, streaming=contract.streaming, ways=ways)
+    change = _applied(partial(apply, given=given), model, level, src)
     record: dict[str, Any] = {
         "level": level,
         "changed": dict(sorted(change.changed.items())),
@@ -98,21 +108,25 @@ def quantize(
         "chunk": chunk,
         "batch": size_along(contract, runs[0], "batch") or 1,
     }
-    sealed = _sealed(model, contract)
+    original, told = open_runner(src, contract), sealed(model, contract)
     with replacing(dst) as beside:
-        _write(model, sealed, record, beside)
+        write(model, told, record, beside)
         quantized = open_runner(beside, contract)
-        measured = measure_quality(original, quantized, contract, runs, chunk)
-        record |= {"snr_db": measured.snr_db, "agreement": measured.agreement}
-        record["invariance"], rounding = prove_invariance(
+        quality = measure_quality(original, quantized, contract, runs, chunk)
+        invariance, rounding = prove_invariance(
             original, quantized, contract, runs, change.invariance, chunk
         )
+        record |= {
+            "snr_db": quality.snr_db,
+            "agreement": quality.agreement,
+            "invariance": invariance,
+        }
         report = QuantizationReport(
             **record,
             source_bytes=Path(src).stat().st_size,
-            output_bytes=_write(model, sealed, record, beside),
+            output_bytes=write(model, told, record, beside),
             step_time_ratio=measure_step_time(original, quantized, runs, chunk),
-            notes=(*change.notes, *measured.notes, *rounding),
+            notes=(*timed, *change.notes, *quality.notes, *rounding),
         )
     advice = _advice(report, computes=any(map(_is_quantized, model.graph.all_nodes())))
     return dataclasses.replace(report, notes=(*report.notes, *advice))
@@ -127,8 +141,9 @@ def _level(level: str) -> Callable[..., Change]:
 def _refuse_data(calibration: Calibration | None) -> None:
     if calibration is not None:
         raise InputError(
-            "an encoder-decoder is measured on random inputs only",
-            hint="Leave the calibration data out, or quantize each file by itself.",
+            "an encoder-decoder is measured on random inputs only: its two files take other inputs",
+            hint="Leave the calibration data out. To see what a level costs on yours, compare the"
+            " levels for each file by itself.",
         )
 
 
@@ -188,36 +203,21 @@ def _is_quantized(node: ir.Node) -> bool:
     return any(part in node.op_type.lower() for part in _QUANTIZED)
 
 
-def _applied(apply: Callable[[ir.Model], Change], model: ir.Model, failure: str) -> Change:
+def _applied(
+    apply: Callable[[ir.Model], Change],
+    model: ir.Model,
+    level: str,
+    path: str | os.PathLike[str],
+) -> Change:
     change = apply(model)
     if not change.changed:
         reason = " ".join(change.notes) or "It has no float32 weight of a layer rnnx knows."
         raise QuantizationError(
-            f"{failure}. {reason}",
+            f"level {level!r} would change nothing in {os.fspath(path)!r}. {reason}",
             hint="Weights of RNN, GRU, LSTM, MatMul, Gemm, Gather, Conv and ConvTranspose become"
             " smaller where they are float32 initializers.",
         )
     return change
-
-
-def _sealed(model: ir.Model, contract: Contract) -> Contract | None:
-    """The contract of the changed graph, where it has one; what was checked was another graph."""
-    if METADATA_KEY not in model.metadata_props:
-        return None
-    sealed = seal(model, dataclasses.replace(contract, checked=None))
-    attach_step(model, sealed)
-    return sealed
-
-
-def _write(
-    model: ir.Model, contract: Contract | None, record: Mapping[str, Any], path: Path
-) -> int:
-    """Write the graph, and what is known of its quantization so far; the file's size in bytes."""
-    if contract is not None:
-        told = dataclasses.replace(contract, quantization=dict(record))
-        model.metadata_props[METADATA_KEY] = told.to_json()
-    ir.save(model, path)
-    return path.stat().st_size
 
 
 def _advice(report: QuantizationReport, *, computes: bool) -> list[str]:
