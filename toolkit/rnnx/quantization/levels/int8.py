@@ -112,7 +112,7 @@ def _notes(stored: Counter[str], computed: Counter[str]) -> list[str]:
         notes.append(
             f"{', '.join(recurrent)} fell to int8-store, weights kept as int8, computed in float32:"
             f" int8 pays from hidden_size {BREAK_EVEN['GRU']} (GRU) or"
-            f" {BREAK_EVEN['RNN']} (RNN) on, without lengths or unusual activations."
+            f" {BREAK_EVEN['RNN']} (RNN) on, with their usual activations."
         )
     if others:
         notes.append(f"{', '.join(others)}: weights kept as int8, computed in float32.")
