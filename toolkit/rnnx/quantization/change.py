@@ -45,7 +45,6 @@ class Change:
     Attributes:
         changed: nodes whose weights became smaller, by the operator they had.
         notes: what was left as it was and why, in sentences.
-        reduced_range: for levels that compute in int8, whether their weights use [-64, 64] only.
         invariance: what changes no bit of a sequence's results: `"all"` (neither where it is cut
             into chunks nor what else is in the batch), `"chunks"` (where one sequence is cut) or
             `"none"`.
@@ -53,5 +52,4 @@ class Change:
 
     changed: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
-    reduced_range: bool | None = None
     invariance: str = "all"
