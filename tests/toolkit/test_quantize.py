@@ -24,8 +24,8 @@ from quantizable import (
     save_graph,
     streaming_lstm,
 )
-from rnnx.quantization import quality
-from rnnx.quantization.change import Change, Observed
+from rnnx.quantization import invariance, quality
+from rnnx.quantization.change import Change, Given
 from rnnx.quantization.levels import LEVELS
 
 Array = npt.NDArray[Any]
@@ -110,9 +110,12 @@ def test_the_contract_tells_how_it_was_quantized(tmp_path: Path) -> None:
     assert after.quantization == {
         "level": "int8",
         "changed": {"LSTM": 1},
-        "reduced_range": report.reduced_range,
         "measured_on": "random inputs",
+        "chunk": None,
+        "batch": 2,
         "snr_db": report.snr_db,
+        "agreement": report.agreement,
+        "invariance": report.invariance,
     }
     assert after.operators["DynamicQuantizeLSTM"] == 1
     assert after.fingerprint not in ("", before.fingerprint)
@@ -236,6 +239,108 @@ def test_an_output_that_is_zero_is_not_called_perfect(tmp_path: Path) -> None:
     assert "'y' is 0 throughout on these inputs, so nothing was measured of it." in report.notes
 
 
+# What a level promises of chunks and neighbours is proven before anything is written.
+
+
+def _promising(monkeypatch: pytest.MonkeyPatch, level: str, promise: str) -> None:
+    """Let a level promise so much; it computes as before."""
+    sound = LEVELS[level]
+
+    def planted(model: ir.Model, given: Given) -> Change:
+        change = sound(model, given)
+        change.invariance = promise
+        return change
+
+    monkeypatch.setitem(LEVELS, level, planted)
+
+
+@pytest.mark.parametrize("promise", ["chunks", "all"])
+def test_a_level_that_promises_too_much_of_chunks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, promise: str
+) -> None:
+    streaming_lstm(tmp_path / "m.onnx")
+    assert rnnx.quantize(tmp_path / "m.onnx", tmp_path / "s.onnx").invariance == "none"
+    (tmp_path / "s.onnx").unlink()
+    _promising(monkeypatch, "int8", promise)
+    with pytest.raises(rnnx.QuantizationError, match="how a stream is cut changes 'y'") as failure:
+        rnnx.quantize(tmp_path / "m.onnx", tmp_path / "s.onnx")
+    assert failure.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_level_that_promises_too_much_of_neighbours_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool
+) -> None:
+    """Rows scaled over the sequences of a call: cutting changes no bit, a loud neighbour does."""
+    if streaming:
+        gru_artifact(tmp_path / "m.onnx", features=16, hidden_size=256)
+    else:
+        offline_artifact(tmp_path / "m.onnx", "GRU", hidden_size=256)
+    assert rnnx.quantize(tmp_path / "m.onnx", tmp_path / "s.onnx").invariance == "chunks"
+    (tmp_path / "s.onnx").unlink()
+    _promising(monkeypatch, "int8", "all")
+    with pytest.raises(rnnx.QuantizationError, match="another sequence of the batch changes"):
+        rnnx.quantize(tmp_path / "m.onnx", tmp_path / "s.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("level", "promised"),
+    [("fp16-store", "all"), ("int8-store", "all"), ("int8-block", "all"), ("int4", "chunks")],
+)
+def test_what_is_promised_is_held(tmp_path: Path, level: str, promised: str) -> None:
+    gru_artifact(tmp_path / "m.onnx", features=16, hidden_size=300)
+    report = rnnx.quantize(tmp_path / "m.onnx", tmp_path / "s.onnx", level=level)
+    assert report.invariance == promised
+
+
+def test_rounding_of_float32_itself_is_told_not_refused(tmp_path: Path) -> None:
+    """Held against itself, an original whose bits depend on chunks breaks no promise."""
+    contract = streaming_lstm(tmp_path / "m.onnx")
+    rnnx.quantize(tmp_path / "m.onnx", tmp_path / "s.onnx")
+    runner = quality.open_runner(tmp_path / "s.onnx", contract)
+    x = np.random.default_rng(0).normal(size=(1, 30, 16)).astype(np.float32)
+    held, notes = invariance.prove_invariance(runner, runner, contract, [{"x": x}], "all", 1)
+    assert held == "none"
+    assert notes == ["The rounding of 'y' depends on how a stream is cut, in float32 as well."]
+
+
+# What is deployed: how many frames at a time, of how many sequences.
+
+
+def test_it_is_measured_as_it_is_deployed(tmp_path: Path) -> None:
+    src, dst = tmp_path / "m.onnx", tmp_path / "small.onnx"
+    streaming_lstm(src)
+    x = np.random.default_rng(1).normal(size=(3, 30, 16)).astype(np.float32)
+    report = rnnx.quantize(src, dst, calibration=x, chunk=10, batch=2)
+    pairs = []
+    for rows in (x[[0, 1]], x[[2, 0]]):  # two at a time, the first once more
+        streams = [rnnx.Stream(path, batch=2) for path in (src, dst)]
+        pairs += [[s.feed(rows[:, i : i + 10]) for s in streams] for i in (0, 10, 20)]
+    expected, found = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    assert report.snr_db["y"] == pytest.approx(_snr_db(expected, found), abs=0.01)
+    agreed = (expected.argmax(-1) == found.argmax(-1)).mean()
+    assert report.agreement == pytest.approx(agreed)
+    assert (report.chunk, report.batch) == (10, 2)
+    assert report.snr_db["y"] != rnnx.quantize(src, dst, calibration=x, chunk=1).snr_db["y"]
+
+
+def test_chunks_and_batches_that_cannot_be_run_are_refused(tmp_path: Path) -> None:
+    streaming_lstm(tmp_path / "m.onnx")
+    offline_artifact(tmp_path / "whole.onnx")
+    refused: list[tuple[str, dict[str, Any], str]] = [
+        ("m.onnx", {"chunk": 0}, "a call of 0 frames"),
+        ("m.onnx", {"batch": 0}, "cannot run 0 sequences"),
+        ("whole.onnx", {"chunk": 1}, "whole sequences, no chunks"),
+    ]
+    for name, options, message in refused:
+        with pytest.raises(rnnx.InputError, match=message) as failure:
+            rnnx.quantize(tmp_path / name, tmp_path / "s.onnx", **options)
+        assert failure.value.hint
+    assert not (tmp_path / "s.onnx").exists()
+
+
 # ONNX from elsewhere: without a contract.
 
 
@@ -326,8 +431,8 @@ def test_weights_in_a_second_file_are_read_with_it(tmp_path: Path) -> None:
 def _plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[ir.Model], None]) -> None:
     sound = LEVELS["int8-store"]
 
-    def planted(model: ir.Model, observed: Observed) -> Change:
-        change = sound(model, observed)
+    def planted(model: ir.Model, given: Given) -> Change:
+        change = sound(model, given)
         fault(model)
         return change
 

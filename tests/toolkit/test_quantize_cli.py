@@ -10,13 +10,14 @@ import pytest
 
 from quantizable import offline_artifact
 from rnnx.cli import main
-from rnnx.quantization import calibration, quality
+from rnnx.quantization import calibration, quality, tuning
 from rnnx.quantization.levels import LEVELS
 
 
 @pytest.fixture(autouse=True)
 def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quality, "_SECONDS", 0.0)
+    monkeypatch.setattr(tuning, "_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -41,6 +42,9 @@ def test_the_table_is_data_and_the_rest_is_talk(
     assert rows[0].split(maxsplit=1) == ["int8", "measured on random inputs"]
     assert any(row.startswith("SNR of y") and row.endswith("dB") for row in rows)
     assert any(row.startswith("changed") and row.endswith("1 LSTM") for row in rows)
+    assert any(row.endswith("whole sequences at a time, 2 sequences at once") for row in rows)
+    assert any(row.startswith("invariance") and "depend a little on chunks" in row for row in rows)
+    assert any(row.startswith("top-1 agreement") and row.endswith("%") for row in rows)
     assert f"rnnx bench {small} --against {model}" in printed.err
     assert "note: Measured on random inputs" in printed.err
     assert small.exists()
@@ -56,6 +60,14 @@ def test_json_is_all_of_stdout(model: Path, capsys: pytest.CaptureFixture[str]) 
     assert record["measured_on"] == "calibration data"
     assert record["output_bytes"] == small.stat().st_size
     assert record["snr_db"].keys() == {"y"}
+
+
+def test_tuning_tells_what_it_does(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("quantize", model, "-o", model.with_name("s.onnx"), "--tune", "--batch", "3") == 0
+    printed = capsys.readouterr()
+    assert "timing LSTM of 32 over 16 features ..." in printed.err
+    assert "note: LSTM of 32 over 16 features: computed" in printed.err
+    assert "whole sequences at a time, 3 sequences at once" in printed.out
 
 
 GENERATOR = """
@@ -93,6 +105,9 @@ def test_a_generator_without_end_is_data(
         (["model.onnx", "-o", "small.onnx", "--calibrate", "none.py:f"], "no file at 'none.py'"),
         (["model.onnx", "-o", "small.onnx", "--metric", "json:dumps"], "--compare only"),
         (["model.onnx", "--compare", "--metric", "json:dumps"], "no sequences to be measured on"),
+        (["model.onnx", "-o", "small.onnx", "--chunk", "1"], "whole sequences, no chunks"),
+        (["model.onnx", "--compare", "--tune"], "--tune are for one level, without --compare"),
+        (["model.onnx", "-o", "s", "--tune", "--level", "int8-store"], "nothing to tune"),
         (["none.onnx", "-o", "small.onnx"], "no file at 'none.onnx'"),
         (["model.onnx", "-o", "nowhere/small.onnx"], "no folder"),
     ],

@@ -17,7 +17,7 @@ from quantizable import offline_artifact, streaming_lstm
 from rnnx import starting
 from rnnx.cli import main
 from rnnx.quantization import comparison, quality, quantizer
-from rnnx.quantization.change import Change, Observed, nothing
+from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.comparison import Compared, compare_levels
 from rnnx.quantization.levels import LEVELS, int8_store
 from rnnx_runtime import InputError
@@ -115,7 +115,7 @@ def test_where_there_is_nothing_to_choose_from_nothing_agrees(
 # Faults that a level may have, each of which must show in its own figure.
 
 
-def _turned(model: ir.Model, observed: Observed = nothing) -> Change:
+def _turned(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     """Turn round the last axis of y: as loud as before, but every class is another."""
     change = int8_store.apply(model)
     y = next(value for value in model.graph.outputs if value.name == "y")
@@ -142,7 +142,7 @@ def test_a_level_that_mixes_the_classes_shows(model: Path, levels: Callable[...,
     assert turned.agreement < 0.1
 
 
-def _with_ballast(model: ir.Model, observed: Observed = nothing) -> Change:
+def _with_ballast(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     """Multiply by the least of 4 million ones: 16 MB that the file holds more."""
     change = int8_store.apply(model)
     scale = ir.Value(name="ballast", const_value=ir.tensor(np.ones((1 << 22,), np.float32)))

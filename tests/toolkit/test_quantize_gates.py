@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
@@ -218,17 +219,42 @@ def test_a_shared_weight_is_kept_once(tmp_path: Path) -> None:
     assert sum(len(tensor.raw_data) for tensor in codes) == 2 * 3 * HIDDEN * HIDDEN
 
 
-def lengths(path: Path) -> None:
-    raw(path, "GRU", "lens")
+LENGTHS = np.array([13, 1, 7, 12], np.int32)
+RAGGED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "GRU": ("GRU", {}, "int8"),
+    "GRU back": ("GRU", {"direction": "reverse", "linear_before_reset": 1}, "int8"),
+    "GRU in both directions": ("GRU", {"direction": "bidirectional"}, "int8"),
+    "RNN in both directions": ("RNN", {"direction": "bidirectional"}, "int8"),
+    "LSTM in blocks": ("LSTM", {"direction": "bidirectional"}, "int8-block"),
+}
+
+
+@pytest.mark.parametrize("case", RAGGED)
+def test_each_sequence_ends_at_its_own_length(tmp_path: Path, case: str) -> None:
+    operator, attributes, level = RAGGED[case]
+    raw(tmp_path / "float.onnx", operator, "lens", "h0", **attributes)
+    with_lengths(tmp_path / "float.onnx")
+    model = load_graph(tmp_path / "float.onnx")
+    assert LEVELS[level](model).changed == {operator: 1}
+    assert "Scan" in {node.op_type for node in model.graph}
+    ir.save(model, tmp_path / "small.onnx")
+    wanted, found = (outputs(tmp_path / name, 4) for name in ("float.onnx", "small.onnx"))
+    for value, other in zip(wanted, found, strict=True):
+        assert snr_db(other, value) > LEAST_SNR_DB
+    for row, length in enumerate(LENGTHS):
+        assert not found[0][length:, :, row].any()
+        assert found[0][:length, :, row].any(-1).all()
+        for other, value in zip(found, wanted, strict=True):
+            assert snr_db(other[..., row, :], value[..., row, :]) > LEAST_SNR_DB - 5, row
+
+
+def with_lengths(path: Path) -> None:
     model = onnx.load(path)
-    model.graph.input.append(
-        onnx.helper.make_tensor_value_info("lens", onnx.TensorProto.INT32, ["batch"])
-    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(LENGTHS, "lens"))
     onnx.save(model, path)
 
 
 LEFT: dict[str, Callable[[Path], None]] = {
-    "lengths": lengths,
     "clipping": lambda path: raw(path, "GRU", clip=2.0),
     "another activation": lambda path: raw(path, "RNN", activations=["Sigmoid"]),
 }

@@ -18,9 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from quantizable import GATES, offline_artifact, recurrent_weights, save_graph, value
-from rnnx.quantization import rows
-from rnnx.quantization.levels import LEVELS, int8
-from rnnx.quantization.rows import needs_reduced_range, quantize_rows
+from rnnx.quantization.levels import LEVELS
+from rnnx.quantization.rows import quantize_rows
 from rnnx_runtime import QuantizationError
 
 Array = npt.NDArray[Any]
@@ -50,24 +49,23 @@ WEIGHTS: dict[str, tuple[str, list[tuple[int, ...]], int, dict[str, Any], tuple[
         arrays.array_shapes(min_dims=1, max_dims=4, max_side=9),
         elements=st.floats(-(2.0**100), 2.0**100, width=32),
     ),
-    largest=st.sampled_from([rows.REDUCED_RANGE, rows.FULL_RANGE]),
     data=st.data(),
 )
 def test_every_row_is_within_half_a_step_of_its_own_scale(
-    array: Array, largest: int, data: st.DataObject
+    array: Array, data: st.DataObject
 ) -> None:
     axes = st.sets(st.integers(0, array.ndim - 1), min_size=1)
     summed = tuple(sorted(data.draw(axes)))
-    codes, scale = quantize_rows(array, summed, largest)
+    codes, scale = quantize_rows(array, summed)
     assert codes.dtype == np.int8
     assert scale.dtype == np.float32
-    assert np.abs(codes.astype(int)).max() <= largest
+    assert np.abs(codes.astype(int)).max() <= 127
     kept = tuple(1 if axis in summed else size for axis, size in enumerate(array.shape))
     assert scale.shape == kept
     error = np.abs(codes * scale.astype(np.float64) - array)
     assert (error <= 0.5001 * scale).all()  # scale and quotient are themselves rounded to float32
     magnitude = np.abs(array).max(axis=summed, keepdims=True)
-    assert (scale <= np.maximum(magnitude / largest * 1.0001, np.finfo(np.float32).tiny)).all()
+    assert (scale <= np.maximum(magnitude / 127 * 1.0001, np.finfo(np.float32).tiny)).all()
 
 
 @pytest.mark.parametrize("case", WEIGHTS)
@@ -149,47 +147,7 @@ def test_int8_says_which_recurrent_layers_fall_to_int8_store(tmp_path: Path, ope
     model = ir.load(tmp_path / "m.onnx")
     change = LEVELS["int8"](model)
     assert change.changed == {operator: 1}
-    assert change.reduced_range is None
     assert f"{operator} fell to int8-store" in change.notes[0]
-
-
-@pytest.mark.parametrize(("reduced", "largest"), [(True, 64), (False, 127)])
-def test_int8_codes_use_the_range_the_cpu_can_take(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reduced: bool, largest: int
-) -> None:
-    monkeypatch.setattr(int8, "needs_reduced_range", lambda: reduced)
-    offline_artifact(tmp_path / "m.onnx", "LSTM")
-    model = ir.load(tmp_path / "m.onnx")
-    change = LEVELS["int8"](model)
-    assert change.reduced_range is reduced
-    assert any("VNNI" in note for note in change.notes) is not reduced
-    codes = _initializers(ir.to_proto(model))["W0/packed"].astype(int)
-    assert np.abs(codes).max() == largest
-
-
-@pytest.mark.parametrize(
-    ("machine", "cpuinfo", "reduced"),
-    [
-        ("x86_64", "flags : sse4_2 avx2 fma", True),
-        ("x86_64", "flags : avx2 avx512f avx512_vnni", False),
-        ("AMD64", "flags : avx2 avx_vnni", False),
-        ("x86_64", None, True),
-        ("aarch64", "Features : fp asimd asimddp", False),
-        ("armv7l", None, False),
-    ],
-)
-def test_the_reduced_range_is_for_x86_without_vnni(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    machine: str,
-    cpuinfo: str | None,
-    reduced: bool,
-) -> None:
-    if cpuinfo is not None:
-        (tmp_path / "cpuinfo").write_text(cpuinfo)
-    monkeypatch.setattr(rows, "_CPUINFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(rows.platform, "machine", lambda: machine)
-    assert needs_reduced_range() is reduced
 
 
 @pytest.mark.parametrize("level", LEVELS)

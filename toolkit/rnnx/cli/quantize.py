@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @click.command("quantize")
-@click.argument("model", type=click.Path(dir_okay=False))
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="The file to write.")
+@click.argument("model", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), help="The file to write; a folder for a folder.")
 @click.option(
     "--level",
     default="int8",
@@ -35,6 +35,20 @@ if TYPE_CHECKING:
     " of such files; or module:function or path.py:function, a generator of such arrays. No more is"
     " read once there are 100,000 frames.",
 )
+@click.option(
+    "--chunk", type=click.IntRange(min=1), help="Frames fed at a time on the device; one, mostly."
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    help="Sequences that advance together on the device; as in the data, else one.",
+)
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Time every way to compute each recurrent layer here, at --chunk and --batch, and take the"
+    " fastest.",
+)
 @click.option("--compare", is_flag=True, help="Measure all levels side by side; write none.")
 @click.option(
     "--metric",
@@ -48,11 +62,16 @@ def command(
     output: str | None,
     level: str,
     calibrate: str | None,
+    chunk: int | None,
+    batch: int | None,
+    tune: bool,
     compare: bool,
     metric: str | None,
     as_json: bool,
 ) -> None:
     """Make MODEL smaller and measure what it costs, before it is written.
+
+    MODEL is an artifact, or the folder of an encoder-decoder.
 
     \b
     Examples:
@@ -60,6 +79,8 @@ def command(
         rnnx quantize model.onnx --compare --calibrate heldout.npz --metric score.py:accuracy
         rnnx quantize model.onnx -o small.onnx --level int8 --calibrate data.py:sequences
     """
+    if compare and (chunk or batch or tune):
+        raise click.UsageError("--chunk, --batch and --tune are for one level, without --compare.")
     if compare:
         _compare(model, calibrate, metric, as_json)
         return
@@ -70,14 +91,24 @@ def command(
     from rnnx.quantization import quantize
 
     talk(f"quantizing {model} and measuring it against the original ...")
-    report = quantize(model, output, level=level, calibration=calibrate)
+    report = quantize(
+        model,
+        output,
+        level=level,
+        calibration=calibrate,
+        chunk=chunk,
+        batch=batch,
+        tune=tune,
+        tell=talk,
+    )
     if as_json:
         click.echo(report.to_json())
         return
     click.echo(_table(report))
     for note in report.notes:
         talk(f"note: {note}")
-    talk(f"\nwrote {output}; next: rnnx bench {output} --against {model}")
+    following = "rnnx check" if Path(model).is_dir() else "rnnx bench"
+    talk(f"\nwrote {output}; next: {following} {output} --against {model}")
 
 
 def _compare(model: str, calibrate: str | None, metric: str | None, as_json: bool) -> None:
@@ -133,12 +164,32 @@ def _number(figure: float | None) -> str:
 
 
 def _table(report: QuantizationReport) -> str:
+    from rnnx.quantization.report import INVARIANCE
+
     changed = ", ".join(f"{count} {operator}" for operator, count in sorted(report.changed.items()))
     sizes = f"{human_bytes(report.source_bytes)} -> {human_bytes(report.output_bytes)}"
     rows = [
         ["size", f"{sizes} ({report.ratio:.2f}x smaller)"],
         *([f"SNR of {name}", f"{snr:.1f} dB"] for name, snr in report.snr_db.items()),
+        *_agreement(report),
         ["step time", f"{report.step_time_ratio:.2f}x the original's"],
+        ["measured at", _deployed(report)],
+        ["invariance", INVARIANCE[report.invariance]],
         ["changed", changed],
     ]
     return render([report.level, f"measured on {report.measured_on}"], rows)
+
+
+def _agreement(report: QuantizationReport) -> list[list[str]]:
+    if report.agreement is None:
+        return []
+    return [["top-1 agreement", f"{100 * report.agreement:.1f} %"]]
+
+
+def _deployed(report: QuantizationReport) -> str:
+    frames = "whole sequences" if report.chunk is None else _counted(report.chunk, "frame")
+    return f"{frames} at a time, {_counted(report.batch, 'sequence')} at once"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -64,17 +64,40 @@ def read_calibration(
     return runs
 
 
-def random_calibration(contract: Contract) -> list[Feeds]:
-    """One run of random inputs: one sequence where the artifact streams, else two.
+def random_calibration(contract: Contract, batch: int | None = None) -> list[Feeds]:
+    """One run of random inputs: without `batch`, one sequence where the artifact streams, else two.
 
     Raises:
         ArtifactError: an input has more free axes than a batch and a time axis.
     """
     ports = tuple(_with_axes(port) for port in contract.inputs)
-    batch = 1 if contract.streaming else 2
+    batch = batch or (1 if contract.streaming else 2)
     rng = np.random.default_rng(0)
     frames = _FRAMES * contract.first_chunk
     return [random_inputs(replace(contract, inputs=ports), rng, batch=batch, frames=frames)]
+
+
+def in_batches(runs: list[Feeds], contract: Contract, batch: int) -> list[Feeds]:
+    """The sequences `batch` at a time; where fewer are left, the first of the run come again."""
+    return [
+        repeated(contract, run, "batch", range(start, start + batch))
+        for run in runs
+        for start in range(0, size_along(contract, run, "batch") or 1, batch)
+    ]
+
+
+def repeated(contract: Contract, feeds: Feeds, axis: str, places: range) -> Feeds:
+    """The frames or sequences at these places, as if the `"time"` or `"batch"` axis began anew."""
+    return {port.name: _repeated(port, feeds[port.name], axis, places) for port in contract.inputs}
+
+
+def _repeated(port: Port, array: Array, axis: str, places: range) -> Array:
+    along = getattr(port, f"{axis}_axis")
+    if along is None:
+        return array
+    if axis == "time":
+        places = range(port.here(places.start), port.here(places.stop))
+    return array.take(places, along, mode="wrap")
 
 
 def _found(data: Any, where: str = "") -> Iterator[tuple[str, Run]]:

@@ -1,4 +1,4 @@
-"""What a level did to a graph."""
+"""What a level is given besides a graph, and what it did to it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,31 @@ import numpy.typing as npt
 Observed = Callable[[], Mapping[str, npt.NDArray[Any]]]
 
 
+def nothing() -> dict[str, npt.NDArray[Any]]:
+    """What is observed without calibration data."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a level is given besides a graph.
+
+    Attributes:
+        observed: gives what the layers met on calibration data.
+        streaming: whether few frames come at a time.
+        ways: what is to become of recurrent nodes, by their names: `"float"` (computed in float32),
+            `"operator"` (by one quantized operator) or `"gates"` (by operators for its gates). By
+            the size of a node where it is not named.
+    """
+
+    observed: Observed = nothing
+    streaming: bool = False
+    ways: Mapping[str, str] = field(default_factory=dict)
+
+
+NOTHING_GIVEN = Given()
+
+
 @dataclass(slots=True)
 class Change:
     """What a level did to a graph.
@@ -20,14 +45,11 @@ class Change:
     Attributes:
         changed: nodes whose weights became smaller, by the operator they had.
         notes: what was left as it was and why, in sentences.
-        reduced_range: for levels that compute in int8, whether their weights use [-64, 64] only.
+        invariance: what changes no bit of a sequence's results: `"all"` (neither where it is cut
+            into chunks nor what else is in the batch), `"chunks"` (where one sequence is cut) or
+            `"none"`.
     """
 
     changed: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
-    reduced_range: bool | None = None
-
-
-def nothing() -> dict[str, npt.NDArray[Any]]:
-    """What is observed without calibration data."""
-    return {}
+    invariance: str = "all"

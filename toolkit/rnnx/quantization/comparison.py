@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-
 from rnnx.parity.metric import Arrays, Metric
 from rnnx.quantization.calibration import (
     Calibration,
@@ -24,7 +22,7 @@ from rnnx.quantization.quantizer import quantize
 from rnnx.quantization.report import QuantizationReport
 from rnnx.starting import starts
 from rnnx_runtime.chunks import in_a_row
-from rnnx_runtime.contract import Contract, Port, load_contract
+from rnnx_runtime.contract import Contract, load_contract
 from rnnx_runtime.errors import InputError, QuantizationError
 
 Function = Callable[[Arrays, Arrays], float]
@@ -137,13 +135,6 @@ class _Data:
         metric = Metric(self.metric, drop=0.0)  # nothing is held to the limit that it must have
         return fmean(map(metric.figure, outputs, self.runs))
 
-    def agreement(self, expected: list[Arrays], found: list[Arrays]) -> float | None:
-        """How often the largest value along the last axis is the same one."""
-        names = [port.name for port in self.contract.outputs if _has_choice(port)]
-        pairs = [(a[name], b[name]) for a, b in zip(expected, found, strict=True) for name in names]
-        same = [(a.argmax(-1) == b.argmax(-1)).ravel() for a, b in pairs]
-        return float(np.concatenate(same).mean()) if same else None
-
 
 def _runs(
     calibration: Calibration | None, contract: Contract, metric: Function | None
@@ -158,14 +149,6 @@ def _runs(
     return random_calibration(contract)
 
 
-def _has_choice(port: Port) -> bool:
-    """Whether the last axis may be one of classes: of a fixed size, more than one, not time."""
-    classes = port.dims[-1] if len(port.dims) > 1 else None
-    axis = len(port.dims) - 1
-    is_choice = isinstance(classes, int) and classes > 1 and port.time_axis != axis
-    return is_choice and port.dtype.startswith("float")
-
-
 def _measured(
     src: str | os.PathLike[str], dst: Path, level: str, data: _Data, original: list[Arrays]
 ) -> Compared:
@@ -174,6 +157,5 @@ def _measured(
         report = quantize(src, dst, level=level, calibration=calibration)
     except QuantizationError as error:
         return Compared(level, reason=str(error))
-    outputs = data.outputs(dst)
-    agreement, figure = data.agreement(original, outputs), data.figure(outputs)
-    return Compared(level, report, agreement=agreement, figure=figure)
+    figure = data.figure(data.outputs(dst)) if data.metric else None
+    return Compared(level, report, agreement=report.agreement, figure=figure)

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from rnnx.quantization.report import QuantizationReport
+from rnnx.quantization.report import INVARIANCE, QuantizationReport
 from rnnx_exporters.seq2seq_folder import GREEDY, replacing_folder
 from rnnx_runtime.files import sha256_of_file
 from rnnx_runtime.seq2seq import CONTRACT, ENCODER, STEP, load_seq2seq_contract
+
+_WEAKER = list(INVARIANCE)
 
 
 def quantize_folder(
@@ -27,7 +29,8 @@ def quantize_folder(
         dst: a new or empty folder, or one with an earlier export.
 
     Returns:
-        One report of both files: outputs as `encoder.m000` and `step.logits`, the time of the step.
+        One report of both files: outputs as `encoder.m000` and `step.logits`, the weaker
+        invariance; chunk, batch, agreement and time are the step's.
 
     Raises:
         ArtifactError: `src` is no encoder-decoder, or `dst` holds something else.
@@ -58,5 +61,6 @@ def _together(reports: Mapping[str, QuantizationReport]) -> QuantizationReport:
         output_bytes=sum(report.output_bytes for report in reports.values()),
         changed=dict(sorted(changed.items())),
         snr_db=snr,
+        invariance=max((report.invariance for report in reports.values()), key=_WEAKER.index),
         notes=tuple(dict.fromkeys(note for one in reports.values() for note in one.notes)),
     )

@@ -34,7 +34,7 @@ def is_convertible(node: ir.Node) -> bool:
     """Whether a node is an RNN, GRU or LSTM whose gates can be written as operators."""
     if node.op_type not in _ACTIVATIONS or node.domain not in ("", "ai.onnx"):
         return False
-    if any(_input(node, place) is not None for place in (_SEQUENCE_LENS, _PEEPHOLES)):
+    if _input(node, _PEEPHOLES) is not None:
         return False
     if "clip" in node.attributes or any(map(node.attributes.get_int, ("layout", "input_forget"))):
         return False
@@ -45,10 +45,25 @@ def is_convertible(node: ir.Node) -> bool:
     return all(activations in _ACTIVATIONS[node.op_type] for activations in _activations(node))
 
 
-def convertible(model: ir.Model, least: Mapping[str, int]) -> list[ir.Node]:
-    """The nodes that can be converted and are of at least this hidden_size, by operator."""
+def convertible(
+    model: ir.Model, least: Mapping[str, int], ways: Mapping[str, str]
+) -> list[ir.Node]:
+    """The nodes to convert, of those that can be.
+
+    Args:
+        model: whose nodes, those of subgraphs included.
+        least: for each operator the hidden_size from which on its nodes are, unless named.
+        ways: what is to become of nodes, by their names; see `Given`.
+    """
     nodes = [node for node in model.graph.all_nodes() if is_convertible(node)]
-    return [n for n in nodes if n.op_type in least and _hidden_size(n) >= least[n.op_type]]
+    return [node for node in nodes if _is_wanted(node, least, ways)]
+
+
+def _is_wanted(node: ir.Node, least: Mapping[str, int], ways: Mapping[str, str]) -> bool:
+    way = ways.get(str(node.name))
+    if way is not None:
+        return way == "gates"
+    return node.op_type in least and _hidden_size(node) >= least[node.op_type]
 
 
 def convert(node: ir.Node, kernel: Kernel) -> None:
@@ -88,6 +103,7 @@ class _Cell:
         bias: that of both, `[2, rows]`.
         activation: of the new state.
         reset_after: whether the reset gate multiplies the product, not the state.
+        ragged: whether sequences have lengths: beyond them states stay and outputs are 0.
     """
 
     kernel: Kernel
@@ -97,6 +113,7 @@ class _Cell:
     bias: Array
     activation: str
     reset_after: bool
+    ragged: bool
 
     @property
     def hidden_size(self) -> int:
@@ -109,15 +126,31 @@ def _scan(
     """One direction: its last states `[batch, hidden_size]`, its outputs `[time, batch, ...]`."""
     cell = _cell(graph, node, place, kernel)
     backward = int(directions_of(node)[place])
+    starts = [_start(tape, graph, node, place, state) for state in range(_num_states(node))]
+    frames = [node.inputs[0], *([_mask(tape, graph, node)] if cell.ragged else [])]
     attributes: dict[str, Any] = {
         "body": _BODIES[node.op_type](cell),
-        "num_scan_inputs": 1,
-        "scan_input_directions": [backward],
+        "num_scan_inputs": len(frames),
+        "scan_input_directions": [backward] * len(frames),
         "scan_output_directions": [backward],
     }
-    starts = [_start(tape, graph, node, place, state) for state in range(_num_states(node))]
-    taken, count = [*starts, node.inputs[0]], len(starts) + 1
+    taken, count = [*starts, *frames], len(starts) + 1
     return tuple(tape.op_multi_out("Scan", taken, attributes, num_outputs=count))
+
+
+def _mask(tape: Tape, graph: ir.Graph, node: ir.Node) -> ir.Value:
+    """Which frames are within their sequences, `[time, batch, 1]`.
+
+    A backward Scan meets those beyond the end first and leaves the start as it is, so that each
+    sequence begins at its own last frame, as the operator has it.
+    """
+    first, step = (_kept(graph, f"rnnx.int{n}", np.array(n, np.int32)) for n in (0, 1))
+    count = tape.op("Squeeze", [tape.op("Shape", [node.inputs[0]], {"start": 0, "end": 1})])
+    end = tape.op("Cast", [count], {"to": ir.DataType.INT32.value})
+    times = tape.op("Range", [first, end, step])
+    axes, last = (_kept(graph, f"rnnx.axes{a}", np.array(a)) for a in ([1, 2], [1]))
+    lengths = tape.op("Unsqueeze", [node.inputs[_SEQUENCE_LENS], last])
+    return tape.op("Less", [tape.op("Unsqueeze", [times, axes]), lengths])
 
 
 def _cell(graph: ir.Graph, node: ir.Node, place: int, kernel: Kernel) -> _Cell:
@@ -132,12 +165,13 @@ def _cell(graph: ir.Graph, node: ir.Node, place: int, kernel: Kernel) -> _Cell:
         bias=both.reshape(2, len(w)),
         activation=_activations(node)[place][-1],
         reset_after=bool(node.attributes.get_int("linear_before_reset", 0)),
+        ragged=_input(node, _SEQUENCE_LENS) is not None,
     )
 
 
 def _stacked(tape: Tape, graph: ir.Graph, values: Sequence[ir.Value], axis: int) -> ir.Value:
     """What the directions give, side by side along a new axis."""
-    place = _kept(graph, f"rnnx.axes{axis}", np.array([axis]))
+    place = _kept(graph, f"rnnx.axes{[axis]}", np.array([axis]))
     return tape.op("Concat", [tape.op("Unsqueeze", [v, place]) for v in values], {"axis": axis})
 
 
@@ -207,13 +241,26 @@ def _state(cell: _Cell, letter: str) -> ir.Value:
 
 def _body(cell: _Cell, inputs: Sequence[ir.Value], states: Sequence[ir.Value]) -> ir.Graph:
     """The body of a Scan: what it takes, the states it gives, of which the first is the output."""
-    given = cell.site.tape.op("Identity", [states[0]])
-    outputs = [*states, given]
+    taken, outputs = [*inputs], [*states]
+    if cell.ragged:
+        taken.append(ir.val(f"{cell.site.name}.mask", ir.DataType.BOOL, ["batch", 1]))
+        outputs = _masked(cell, taken[-1], inputs, states)
+    else:
+        outputs.append(cell.site.tape.op("Identity", [states[0]]))
     for value in outputs:
         value.dtype, value.shape = ir.DataType.FLOAT, inputs[0].shape
     nodes = cell.site.tape.nodes
     _name(nodes, f"{cell.site.name}.step")
-    return ir.Graph(inputs, outputs, nodes=nodes, name=cell.site.name)
+    return ir.Graph(taken, outputs, nodes=nodes, name=cell.site.name)
+
+
+def _masked(
+    cell: _Cell, mask: ir.Value, inputs: Sequence[ir.Value], states: Sequence[ir.Value]
+) -> list[ir.Value]:
+    """What a body gives: beyond the end of a sequence its states as they were, and 0."""
+    zero = _kept(cell.site.graph, "rnnx.zero", np.zeros((), np.float32))
+    pairs = [*zip(states, inputs, strict=False), (states[0], zero)]
+    return [cell.site.tape.op("Where", [mask, *pair]) for pair in pairs]
 
 
 def _split(cell: _Cell, value: ir.Value, *gates: int) -> Sequence[ir.Value]:

@@ -12,7 +12,13 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from rnnx.quantization.gptq import gptq
-from rnnx.quantization.rows import Rounded, packed_blocks, quantize_rows, round_blocks
+from rnnx.quantization.rows import (
+    Rounded,
+    computing_scales,
+    packed_blocks,
+    round_blocks,
+    to_codes,
+)
 from rnnx.quantization.store import add_initializer, add_vector
 
 Array = npt.NDArray[Any]
@@ -54,12 +60,7 @@ class Rows:
 
     DynamicQuantizeMatMul is faster with one scale than with one for each row, so these come after
     it; the two terms of a sum share them.
-
-    Attributes:
-        largest: the code of the largest weight of a row.
     """
-
-    largest: int
 
     def product(self, site: Site, letter: str, x: ir.Value, weight: Array, bias: Array) -> ir.Value:
         """See `Kernel`."""
@@ -78,10 +79,10 @@ class Rows:
 
     def _codes(self, *weights: Array) -> tuple[list[Array], Array]:
         """The codes of weights whose rows have one scale in all, and the scales `[rows]`."""
-        codes, scale = quantize_rows(np.concatenate(weights, 1), (1,), self.largest)
-        unused = ~codes.any(1)  # rows of zeros may have any scale; the bias is divided by it
-        ends = np.cumsum([weight.shape[1] for weight in weights])[:-1]
-        return np.split(codes, ends, 1), np.where(unused, scale.max(), scale[:, 0])
+        scale = np.maximum.reduce([computing_scales(weight) for weight in weights])
+        codes = [to_codes(weight, scale) for weight in weights]
+        used = np.any([each.any(1) for each in codes], axis=0)  # the bias is divided by the scale
+        return codes, np.where(used, scale[:, 0], scale.max())
 
 
 def _times(

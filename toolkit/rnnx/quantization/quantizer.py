@@ -14,22 +14,27 @@ import onnx_ir as ir
 from rnnx.quantization.calibration import (
     Calibration,
     Feeds,
+    in_batches,
     random_calibration,
     read_calibration,
 )
-from rnnx.quantization.change import Change, nothing
+from rnnx.quantization.change import Change, Given, nothing
 from rnnx.quantization.folder import quantize_folder
+from rnnx.quantization.invariance import prove_invariance
 from rnnx.quantization.levels import LEVELS
 from rnnx.quantization.observing import hessians
 from rnnx.quantization.quality import measure_quality, measure_step_time, open_runner
 from rnnx.quantization.report import QuantizationReport
-from rnnx_exporters.artifact import load_graph, seal
+from rnnx.quantization.tuning import choose_ways
+from rnnx.quantization.writing import sealed, write
+from rnnx_exporters.artifact import load_graph
 from rnnx_exporters.describe import describe
-from rnnx_exporters.step_record import attach_step
 from rnnx_runtime.contract import METADATA_KEY, Contract, load_contract
 from rnnx_runtime.errors import InputError, QuantizationError
 from rnnx_runtime.files import replacing
+from rnnx_runtime.model import size_along
 
+_BY_SIZE: tuple[dict[str, str], list[str]] = ({}, [])  # no layer has a way of its own
 _SLOWER = 1.1  # what cannot be taken for noise
 
 # What names of quantized operators hold: DynamicQuantizeLSTM, QLinearConv, MatMulNBits, ...
@@ -42,53 +47,89 @@ def quantize(
     *,
     level: str = "int8",
     calibration: Calibration | None = None,
+    chunk: int | None = None,
+    batch: int | None = None,
+    tune: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> QuantizationReport:
     """Write `src` to `dst` with smaller weights, and measure what that costs.
 
-    Both are run on the same inputs before `dst` is written: a streaming artifact frame after frame,
-    any other whole.
+    Both are run on the same inputs before `dst` is written, as they are deployed: a streaming
+    artifact chunk after chunk, any other whole. What the level promises of chunks and of other
+    sequences is proven on them.
 
     Args:
         src: an artifact, or any ONNX file that onnxruntime runs, in one file; or the folder of an
             encoder-decoder, which becomes the folder `dst`.
         dst: where the smaller one goes; the contract's inputs, outputs and states stay the same.
         level: `"fp16-store"`, `"int8-store"`, `"int8"`, `"int8-block"` or `"int4"`.
-        calibration: what to measure on: an array `[batch, time, ...]` as the contract's input says,
-            arrays by input name, the path of an `.npy` or `.npz` file of these, or an iterable of
-            any of them. Without it, random inputs.
+        calibration: what to measure on, and what int4 rounds its weights by: an array
+            `[batch, time, ...]` as the contract's input says, arrays by input name, the path of an
+            `.npy` or `.npz` file of these, or of a folder of such files, an iterable of any of
+            them, or `"module:function"` or `"path/file.py:function"`, which gives them when called
+            without arguments, a generator for one. No more is read once there are 100,000 frames.
+            Without it, random inputs.
+        chunk: frames that are fed at a time where it is deployed; without it, as few as can be run,
+            mostly one.
+        batch: sequences that advance together where it is deployed; without it, as many as each run
+            of the calibration data holds, of random inputs one where it streams, else two.
+        tune: time on this device, at that chunk and batch, every way to compute each recurrent
+            layer, and take the fastest, instead of going by its size; float32 where none gains.
+        tell: is told what is being done.
 
     Raises:
-        InputError: `level` is unknown, or the calibration data does not fit.
+        InputError: `level` is unknown, the calibration data does not fit, or `src` cannot run such
+            chunks or batches, or there is nothing to tune.
         ArtifactError: `src` is missing, not ONNX, or damaged; `dst` has no folder.
-        QuantizationError: nothing would change, `src` is quantized already, or the result gives NaN
-            or infinity. Nothing is written.
+        QuantizationError: nothing would change, `src` is quantized already, the result gives NaN or
+            infinity, or the level does not hold what it promises. Nothing is written.
     """
     apply = _level(level)
     if Path(src).is_dir():
         _refuse_data(calibration)
-        return quantize_folder(partial(quantize, level=level), src, dst)
+        return quantize_folder(
+            partial(quantize, level=level, chunk=chunk, batch=batch, tune=tune, tell=tell), src, dst
+        )
     model = load_graph(src)
     contract = _contract(model, src)
     _refuse_unusable(model, contract, src)
-    runs = _runs(calibration, contract)
-    original = open_runner(src, contract)
-    real = runs if calibration is not None else []
-    observed = partial(hessians, src, contract, real) if real else nothing
-    apply = partial(apply, observed=observed)
-    change = _applied(apply, model, f"level {level!r} would change nothing in {os.fspath(src)!r}")
-    record = _record(level, change, is_random=calibration is None)
+    chunk = _chunk(contract, chunk)
+    runs = _runs(calibration, contract, batch)
+    ways, timed = _BY_SIZE
+    if tune:
+        ways, timed = choose_ways(src, contract, apply, runs[0], chunk, tell)
+    observed = nothing if calibration is None else partial(hessians, src, contract, runs)
+    given = Given(observed=observed, streaming=contract.streaming, ways=ways)
+    change = _applied(partial(apply, given=given), model, level, src)
+    record: dict[str, Any] = {
+        "level": level,
+        "changed": dict(sorted(change.changed.items())),
+        "measured_on": "random inputs" if calibration is None else "calibration data",
+        "chunk": chunk,
+        "batch": size_along(contract, runs[0], "batch") or 1,
+    }
+    original, told = open_runner(src, contract), sealed(model, contract)
     with replacing(dst) as beside:
-        _write(model, contract, record, beside)
+        write(model, told, record, beside)
         quantized = open_runner(beside, contract)
-        record["snr_db"], notes = measure_quality(original, quantized, runs)
+        quality = measure_quality(original, quantized, contract, runs, chunk)
+        invariance, rounding = prove_invariance(
+            original, quantized, contract, runs, change.invariance, chunk
+        )
+        record |= {
+            "snr_db": quality.snr_db,
+            "agreement": quality.agreement,
+            "invariance": invariance,
+        }
         report = QuantizationReport(
             **record,
             source_bytes=Path(src).stat().st_size,
-            output_bytes=_write(model, contract, record, beside),
-            step_time_ratio=measure_step_time(original, quantized, runs),
-            notes=(*change.notes, *notes),
+            output_bytes=write(model, told, record, beside),
+            step_time_ratio=measure_step_time(original, quantized, runs, chunk),
+            notes=(*timed, *change.notes, *quality.notes, *rounding),
         )
-    return dataclasses.replace(report, notes=(*report.notes, *_advice(report)))
+    advice = _advice(report, computes=any(map(_is_quantized, model.graph.all_nodes())))
+    return dataclasses.replace(report, notes=(*report.notes, *advice))
 
 
 def _level(level: str) -> Callable[..., Change]:
@@ -100,8 +141,9 @@ def _level(level: str) -> Callable[..., Change]:
 def _refuse_data(calibration: Calibration | None) -> None:
     if calibration is not None:
         raise InputError(
-            "an encoder-decoder is measured on random inputs only",
-            hint="Leave the calibration data out, or quantize each file by itself.",
+            "an encoder-decoder is measured on random inputs only: its two files take other inputs",
+            hint="Leave the calibration data out. To see what a level costs on yours, compare the"
+            " levels for each file by itself.",
         )
 
 
@@ -112,10 +154,39 @@ def _contract(model: ir.Model, path: str | os.PathLike[str]) -> Contract:
     return describe(model)
 
 
-def _runs(calibration: Calibration | None, contract: Contract) -> list[Feeds]:
+def _chunk(contract: Contract, chunk: int | None) -> int | None:
+    """Frames fed at a time; None for an artifact that takes whole sequences."""
+    least = contract.chunk_multiple
+    if chunk is None:
+        return least if contract.streaming else None
+    if not contract.streaming:
+        raise InputError(
+            "the artifact takes whole sequences, no chunks",
+            hint="Leave the chunk out, or export it with streaming=True.",
+        )
+    if chunk < 1 or chunk % least:
+        raise InputError(
+            f"a call of {chunk} frames is not always a run of the network",
+            hint=f"Give a multiple of {least}.",
+        )
+    return chunk
+
+
+def _runs(calibration: Calibration | None, contract: Contract, batch: int | None) -> list[Feeds]:
+    if batch is not None:
+        _refuse_batch(contract, batch)
     if calibration is None:
-        return random_calibration(contract)
-    return read_calibration(calibration, contract)
+        return random_calibration(contract, batch)
+    runs = read_calibration(calibration, contract)
+    return runs if batch is None else in_batches(runs, contract, batch)
+
+
+def _refuse_batch(contract: Contract, batch: int) -> None:
+    if batch < 1 or (batch > 1 and not contract.has_free_batch):
+        raise InputError(
+            f"the artifact cannot run {batch} sequences at once",
+            hint="Leave the batch out: it runs one." if batch > 1 else "Give one or more.",
+        )
 
 
 def _refuse_unusable(model: ir.Model, contract: Contract, path: str | os.PathLike[str]) -> None:
@@ -132,45 +203,28 @@ def _is_quantized(node: ir.Node) -> bool:
     return any(part in node.op_type.lower() for part in _QUANTIZED)
 
 
-def _applied(apply: Callable[[ir.Model], Change], model: ir.Model, failure: str) -> Change:
+def _applied(
+    apply: Callable[[ir.Model], Change],
+    model: ir.Model,
+    level: str,
+    path: str | os.PathLike[str],
+) -> Change:
     change = apply(model)
     if not change.changed:
         reason = " ".join(change.notes) or "It has no float32 weight of a layer rnnx knows."
         raise QuantizationError(
-            f"{failure}. {reason}",
+            f"level {level!r} would change nothing in {os.fspath(path)!r}. {reason}",
             hint="Weights of RNN, GRU, LSTM, MatMul, Gemm, Gather, Conv and ConvTranspose become"
             " smaller where they are float32 initializers.",
         )
     return change
 
 
-def _record(level: str, change: Change, *, is_random: bool) -> dict[str, Any]:
-    """What the contract says of the quantization, but for what is measured later."""
-    return {
-        "level": level,
-        "changed": dict(sorted(change.changed.items())),
-        "reduced_range": change.reduced_range,
-        "measured_on": "random inputs" if is_random else "calibration data",
-    }
-
-
-def _write(model: ir.Model, contract: Contract, record: dict[str, Any], path: Path) -> int:
-    """Write the graph, with its contract where it has one; the file's size in bytes.
-
-    What the last check measured was measured on another graph, so it does not stay.
-    """
-    if METADATA_KEY in model.metadata_props:
-        sealed = dataclasses.replace(contract, quantization=dict(record), checked=None)
-        attach_step(model, seal(model, sealed))
-    ir.save(model, path)
-    return path.stat().st_size
-
-
-def _advice(report: QuantizationReport) -> list[str]:
+def _advice(report: QuantizationReport, *, computes: bool) -> list[str]:
     advice = []
     if report.measured_on == "random inputs":
         advice.append("Measured on random inputs: give calibration data to measure on yours.")
-    if report.reduced_range is not None and report.step_time_ratio > _SLOWER:
+    if computes and report.step_time_ratio > _SLOWER:
         advice.append("A step is slower than before: int8-store is as small, at float32 speed.")
     if report.output_bytes >= report.source_bytes:
         advice.append("The file is no smaller: the network is too small to gain from this.")

@@ -7,6 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+INVARIANCE = {
+    "all": "neither chunks nor other sequences of a batch change a bit",
+    "chunks": "chunks change no bit of one sequence; other sequences of a batch may",
+    "none": "results depend a little on chunks and on other sequences of a batch",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class QuantizationReport:
@@ -16,12 +22,17 @@ class QuantizationReport:
         level: the level, as in `int8`.
         source_bytes, output_bytes: sizes of the two files.
         changed: nodes whose weights became smaller, by the operator they had.
-        reduced_range: for LSTM computed in int8, whether its weights use [-64, 64] only, which x86
-            CPUs without VNNI need; None where nothing computes in int8.
         snr_db: for each float output and state, the power of the original's values over the power
             of the error, in decibels; 138.5 dB is float32's own resolution, the most shown.
         step_time_ratio: the time of a step (one frame of a streaming artifact, else one whole run)
             over the original's, both measured here in turn; less than 1 is faster.
+        invariance: what changes no bit of the outputs and states: `"all"` (neither how a stream is
+            cut into chunks nor what other sequences a batch holds), `"chunks"` (for one sequence,
+            how it is cut) or `"none"`; checked where the artifact streams or has a free batch.
+        chunk: frames fed at a time in all measurements; None where it takes whole sequences.
+        batch: sequences that advance together in them; where runs differ, of the first.
+        agreement: how often the largest value along the last axis is the same one, over all outputs
+            in which there is something to choose from; None where there is none.
         measured_on: `"calibration data"` or `"random inputs"`.
         notes: what was left as it was and why, and what to know, in sentences.
     """
@@ -30,8 +41,11 @@ class QuantizationReport:
     source_bytes: int
     output_bytes: int
     changed: Mapping[str, int]
-    reduced_range: bool | None
     snr_db: Mapping[str, float]
+    invariance: str
+    chunk: int | None
+    batch: int
+    agreement: float | None
     step_time_ratio: float
     measured_on: str
     notes: tuple[str, ...]

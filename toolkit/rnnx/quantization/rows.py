@@ -1,9 +1,7 @@
-"""Rounds weights: to int8 by rows, to few bits by blocks; and how much of int8 a CPU can take."""
+"""Rounds weights: to int8 by rows, to few bits by blocks."""
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,32 +9,58 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-FULL_RANGE = 127
-# onnxruntime multiplies uint8 activations with int8 weights and adds two products in 16 bits:
-# 2 * 255 * 127 overflows, 2 * 255 * 64 does not.
-REDUCED_RANGE = 64
+_LARGEST = 127
+_LARGEST_IN_PAIR = 64
 
-_CPUINFO = Path("/proc/cpuinfo")
+Floats = npt.NDArray[np.float32]
 
 
-def quantize_rows(
-    array: npt.NDArray[np.float32], summed: tuple[int, ...], largest: int
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Round each row to `-largest .. largest` steps of its own scale.
+def quantize_rows(array: Floats, summed: tuple[int, ...]) -> tuple[npt.NDArray[np.int8], Floats]:
+    """Round each row to `-127 .. 127` steps of its own scale.
 
     Args:
         array: weights, float32, any shape.
         summed: the axes within one row, those the layer sums over.
-        largest: the code of a row's largest magnitude, 127 at most.
 
     Returns:
         The codes, int8 in the shape of `array`, and the scales, float32 with the summed axes kept
         as 1; `codes * scales` is within half a scale of `array`.
     """
-    magnitude = np.abs(array).max(axis=summed, keepdims=True)
-    scale = np.maximum(magnitude / np.float32(largest), np.finfo(np.float32).tiny)  # rows of zeros
-    codes = np.clip(np.rint(array / scale), -largest, largest)
-    return codes.astype(np.int8), scale.astype(np.float32)
+    scale = _nonzero(np.abs(array).max(axis=summed, keepdims=True) / np.float32(_LARGEST))
+    return to_codes(array, scale), scale
+
+
+def computing_scales(array: Floats) -> Floats:
+    """Scales of rows that no CPU saturates on: of weights `[..., features]`, `[..., 1]`.
+
+    x86 CPUs without VNNI add the products of features 2k and 2k + 1 with uint8 activations in 16
+    bits. With these scales the codes of one sign in such a pair add up to 128 at most: 255 * 128 is
+    in range. They are never greater than those of seven bits, which take 64 codes of each sign.
+    """
+    pairs = _nonzero(_pair_sums(array).max(-1, keepdims=True) / np.float32(_LARGEST))
+    return np.minimum(pairs, _nonzero(np.abs(array).max(-1, keepdims=True) / _LARGEST_IN_PAIR))
+
+
+def to_codes(array: Floats, scale: Floats) -> npt.NDArray[np.int8]:
+    """`array` in whole steps of `scale`, int8."""
+    codes: npt.NDArray[np.int8] = np.clip(np.rint(array / scale), -_LARGEST, _LARGEST).astype(
+        np.int8
+    )
+    return codes
+
+
+def _pair_sums(array: Floats) -> Floats:
+    """What the weights of one sign add up to in each pair of features, the greater of both."""
+    odd = array.shape[-1] % 2
+    pairs = np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, odd)])
+    pairs = pairs.reshape(*array.shape[:-1], -1, 2)
+    sums: Floats = np.maximum(np.maximum(pairs, 0).sum(-1), np.maximum(-pairs, 0).sum(-1))
+    return sums
+
+
+def _nonzero(scale: Array) -> Floats:
+    """Rows of zeros have a scale, too."""
+    return np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
 
 
 class Rounded(NamedTuple):
@@ -124,14 +148,3 @@ def _packed(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
         codes = np.concatenate([codes, np.zeros_like(codes[..., :1])], -1)
     packed = codes[..., ::2] | np.left_shift(codes[..., 1::2], 4)
     return packed.astype(np.uint8)
-
-
-def needs_reduced_range() -> bool:
-    """Whether int8 sums overflow on this CPU: x86 without VNNI, or x86 that does not say."""
-    if platform.machine().lower() not in {"x86_64", "amd64", "i386", "i686", "x86"}:
-        return False
-    try:
-        flags = _CPUINFO.read_text().split()
-    except OSError:
-        return True
-    return "avx512_vnni" not in flags and "avx_vnni" not in flags

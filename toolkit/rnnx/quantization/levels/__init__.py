@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from rnnx.quantization.change import Change, Observed
+from rnnx.quantization.change import Change, Given
 from rnnx.quantization.levels import (
     fp16_store,
     int4,
@@ -26,7 +26,7 @@ from rnnx.quantization.levels import (
     int8_store,
 )
 
-LEVELS: Mapping[str, Callable[[ir.Model, Observed], Change]] = {
+LEVELS: Mapping[str, Callable[[ir.Model, Given], Change]] = {
     "fp16-store": fp16_store.apply,
     "int8-store": int8_store.apply,
     "int4-store": int4_store.apply,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from rnnx.quantization.change import Change, Observed, nothing
+from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.forms import Plain
 from rnnx.quantization.store import store_weights
 from rnnx.quantization.weights import Weight
 from rnnx_runtime.errors import QuantizationError
 
 
-def apply(model: ir.Model, observed: Observed = nothing) -> Change:
+def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     """Keep the weights of `model` as float16; its layers compute in float32 as before."""
     return store_weights(model, to_float16)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from rnnx.quantization.change import Change, Observed, nothing
+from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.kernels import Blocks
 from rnnx.quantization.levels.int8_block import compute_in_blocks
 
@@ -16,10 +16,13 @@ from rnnx.quantization.levels.int8_block import compute_in_blocks
 BREAK_EVEN = {"GRU": 257, "LSTM": 192, "RNN": 257}
 
 
-def apply(model: ir.Model, observed: Observed = nothing) -> Change:
+def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     """Compute the recurrent layers of `model` so, and keep all other weights as int8."""
-    kernel = Blocks(bits=4, block_size=32, hessians=observed())
-    change = compute_in_blocks(model, kernel, BREAK_EVEN)
+    kernel = Blocks(bits=4, block_size=32, hessians=given.observed())
+    change = compute_in_blocks(model, kernel, BREAK_EVEN, given)
+    if any(node.op_type == "MatMulNBits" for node in model.graph.all_nodes()):
+        # onnxruntime adds products of four bits up in another order for several sequences.
+        change.invariance = "chunks"
     if not kernel.hessians:
         change.notes.append(
             "Weights of four bits were rounded each by itself: give calibration data, by which they"

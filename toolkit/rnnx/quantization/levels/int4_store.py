@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from rnnx.quantization.change import Change, Observed, nothing
+from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.forms import Form, Nibbles
 from rnnx.quantization.gptq import gptq
 from rnnx.quantization.levels.int8_store import to_int8
@@ -27,9 +27,9 @@ Array = npt.NDArray[Any]
 BITS, BLOCK_SIZE = 4, 32
 
 
-def apply(model: ir.Model, observed: Observed = nothing) -> Change:
+def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     """Keep the weights of `model` so; its layers compute in float32 as before."""
-    hessians = observed()
+    hessians = given.observed()
     change = store_weights(model, lambda weight: to_int4(weight, hessians))
     if not hessians:
         change.notes.append(ALONE)

@@ -13,10 +13,10 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from rnnx.quantization import gates
-from rnnx.quantization.change import Change, Observed, nothing
+from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.kernels import DOMAIN, Rows
 from rnnx.quantization.levels import int8_store
-from rnnx.quantization.rows import FULL_RANGE, REDUCED_RANGE, needs_reduced_range, quantize_rows
+from rnnx.quantization.rows import computing_scales, to_codes
 from rnnx.quantization.store import OVERHEAD_BYTES, add_initializer, add_vector, drop_unused
 from rnnx.quantization.weights import RECURRENT, constant_array, is_constant
 
@@ -28,29 +28,32 @@ _FLOAT_INPUTS = 8  # X, W, R, B, sequence_lens, initial_h, initial_c, P; then sc
 _Packed = dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]]
 
 
-def apply(model: ir.Model, observed: Observed = nothing) -> Change:
+def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     """Compute the recurrent layers of `model` in int8, and keep all other weights as int8."""
-    reduced = needs_reduced_range()
     packed: _Packed = {}
-    nodes = [node for node in model.graph.all_nodes() if _is_convertible(node)]
+    nodes = [node for node in model.graph.all_nodes() if _is_wanted(node, given)]
     for node in nodes:
-        _convert(node, packed, REDUCED_RANGE if reduced else FULL_RANGE)
+        _convert(node, packed)
     for weight in packed:
         drop_unused(weight)
-    gated = gates.convertible(model, BREAK_EVEN)
+    gated = gates.convertible(model, BREAK_EVEN, given.ways)
     computed = Counter(node.op_type for node in gated) + Counter(LSTM=len(nodes))
     for node in gated:
-        gates.convert(node, Rows(REDUCED_RANGE if reduced else FULL_RANGE))
+        gates.convert(node, Rows())
     if computed:
         model.opset_imports[DOMAIN] = 1
         common.DeduplicateHashedInitializersPass()(model)  # of layers that share weights
     stored = int8_store.apply(model)
-    notes = _notes(stored.changed, computed, reduced=reduced)
+    notes = _notes(stored.changed, computed)
     return Change(
         changed=stored.changed + computed,
         notes=notes + stored.notes,
-        reduced_range=reduced if computed else None,
+        invariance="none" if nodes else "chunks" if gated else "all",
     )
+
+
+def _is_wanted(node: ir.Node, given: Given) -> bool:
+    return given.ways.get(str(node.name), "operator") == "operator" and _is_convertible(node)
 
 
 def _is_convertible(node: ir.Node) -> bool:
@@ -68,14 +71,14 @@ def _saved(weight: ir.Value | None) -> int:
     return int(directions * rows * (3 * features - 5))
 
 
-def _convert(node: ir.Node, packed: _Packed, largest: int) -> None:
+def _convert(node: ir.Node, packed: _Packed) -> None:
     """Make an LSTM node a DynamicQuantizeLSTM node, in place."""
     node.resize_inputs(_FLOAT_INPUTS + 4)
     for index in (1, 2):
         weight = node.inputs[index]
         assert weight is not None
         if weight not in packed:
-            packed[weight] = _pack(weight, largest)
+            packed[weight] = _pack(weight)
         codes, scale, zero_point = packed[weight]
         after = _FLOAT_INPUTS + 2 * (index - 1)
         node.replace_input_with(index, codes)
@@ -85,12 +88,13 @@ def _convert(node: ir.Node, packed: _Packed, largest: int) -> None:
     node.attributes.pop("layout", None)  # onnxruntime loads batch-first LSTMs in neither form
 
 
-def _pack(weight: ir.Value, largest: int) -> tuple[ir.Value, ir.Value, ir.Value]:
+def _pack(weight: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
     """The codes `[directions, features, 4 * hidden_size]`, transposed as the kernel wants them."""
     graph = weight.graph
     assert graph is not None
-    codes, scale = quantize_rows(constant_array(weight), (2,), largest)
-    scale = scale[..., 0]
+    array = constant_array(weight)
+    scales = computing_scales(array)
+    codes, scale = to_codes(array, scales), scales[..., 0]
     # One for each row, though all are 0: with fewer, the kernel reads past them when bidirectional.
     zero_point = np.zeros(scale.shape, np.int8)
     return (
@@ -100,7 +104,7 @@ def _pack(weight: ir.Value, largest: int) -> tuple[ir.Value, ir.Value, ir.Value]
     )
 
 
-def _notes(stored: Counter[str], computed: Counter[str], *, reduced: bool) -> list[str]:
+def _notes(stored: Counter[str], computed: Counter[str]) -> list[str]:
     notes = []
     recurrent = sorted(stored.keys() & set(RECURRENT))
     others = sorted(stored.keys() - set(RECURRENT))
@@ -108,7 +112,7 @@ def _notes(stored: Counter[str], computed: Counter[str], *, reduced: bool) -> li
         notes.append(
             f"{', '.join(recurrent)} fell to int8-store, weights kept as int8, computed in float32:"
             f" int8 pays from hidden_size {BREAK_EVEN['GRU']} (GRU) or"
-            f" {BREAK_EVEN['RNN']} (RNN) on, without lengths or unusual activations."
+            f" {BREAK_EVEN['RNN']} (RNN) on, with their usual activations."
         )
     if others:
         notes.append(f"{', '.join(others)}: weights kept as int8, computed in float32.")
@@ -121,10 +125,5 @@ def _notes(stored: Counter[str], computed: Counter[str], *, reduced: bool) -> li
         notes.append(
             "The int8 LSTM scales its activations anew in every call, over all its frames and"
             " sequences, so its results depend a little on chunk length, batch and threads."
-        )
-    if computed and not reduced:
-        notes.append(
-            "The int8 weights of recurrent layers use their full range: exact on this CPU, but x86"
-            " CPUs without VNNI overflow on it. Quantize on the kind of CPU that will run it."
         )
     return notes

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from rnnx.quantization import gates
-from rnnx.quantization.change import Change, Observed, nothing
+from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.kernels import DOMAIN, Blocks
 from rnnx.quantization.levels import int8_store
 
@@ -22,14 +22,16 @@ from rnnx.quantization.levels import int8_store
 BREAK_EVEN = {"GRU": 257, "LSTM": 192, "RNN": 224}
 
 
-def apply(model: ir.Model, observed: Observed = nothing) -> Change:
+def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     """Compute the recurrent layers of `model` so, and keep all other weights as int8."""
-    return compute_in_blocks(model, Blocks(bits=8, block_size=128), BREAK_EVEN)
+    return compute_in_blocks(model, Blocks(bits=8, block_size=128), BREAK_EVEN, given)
 
 
-def compute_in_blocks(model: ir.Model, kernel: Blocks, least: Mapping[str, int]) -> Change:
+def compute_in_blocks(
+    model: ir.Model, kernel: Blocks, least: Mapping[str, int], given: Given
+) -> Change:
     """Compute the recurrent layers of at least this hidden_size so; keep other weights as int8."""
-    nodes = gates.convertible(model, least)
+    nodes = gates.convertible(model, least, given.ways)
     computed = Counter(node.op_type for node in nodes)
     for node in nodes:
         gates.convert(node, kernel)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from rnnx.quantization.change import Change, Observed, nothing
+from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.forms import Scaled
-from rnnx.quantization.rows import FULL_RANGE, quantize_rows
+from rnnx.quantization.rows import quantize_rows
 from rnnx.quantization.store import store_weights
 from rnnx.quantization.weights import Weight
 
 
-def apply(model: ir.Model, observed: Observed = nothing) -> Change:
+def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     """Keep the weights of `model` as int8; its layers compute in float32 as before."""
     return store_weights(model, to_int8)
 
 
 def to_int8(weight: Weight) -> Scaled:
     """Codes of eight bits, a scale for each row."""
-    return Scaled(*quantize_rows(weight.array(), weight.summed, FULL_RANGE))
+    return Scaled(*quantize_rows(weight.array(), weight.summed))
