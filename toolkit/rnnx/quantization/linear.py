@@ -14,9 +14,11 @@ from rnnx.quantization.weights import constant_array, is_constant
 
 # From this many weights on one frame took less time than in float32, measured on x86 with AVX2.
 BREAK_EVEN = 65536
+# Of four bits a frame by itself comes out otherwise than among others: chunks would change bits.
+_KERNEL = Blocks(bits=8, block_size=128)
 
 
-def compute_linear(model: ir.Model, kernel: Blocks) -> Counter[str]:
+def compute_linear(model: ir.Model) -> Counter[str]:
     """Compute the large linear layers of `model` so: MatMul and Gemm with a weight `[in, out]`.
 
     Over many frames at once this is slower than float32.
@@ -27,7 +29,7 @@ def compute_linear(model: ir.Model, kernel: Blocks) -> Counter[str]:
     nodes = [node for node in model.graph.all_nodes() if _is_convertible(node)]
     changed = Counter(node.op_type for node in nodes)
     for node in nodes:
-        _convert(node, kernel)
+        _convert(node)
     return changed
 
 
@@ -49,7 +51,7 @@ def _is_convertible(node: ir.Node) -> bool:
     return used_so and len(shape) == 2 and int(np.prod(shape)) >= BREAK_EVEN
 
 
-def _convert(node: ir.Node, kernel: Blocks) -> None:
+def _convert(node: ir.Node) -> None:
     graph, weight, old = node.graph, node.inputs[1], node.outputs[0]
     assert isinstance(graph, ir.Graph)
     assert weight is not None
@@ -57,7 +59,7 @@ def _convert(node: ir.Node, kernel: Blocks) -> None:
     assert x is not None
     rows = array if node.attributes.get_int("transB", 0) else array.T
     site = Site(Tape(), graph, f"{old.name}.linear")
-    new = kernel.product(site, "W", x, rows, np.zeros(len(rows), np.float32))
+    new = _KERNEL.product(site, "W", x, rows, np.zeros(len(rows), np.float32))
     if len(node.inputs) == 3 and node.inputs[2] is not None:
         new = site.tape.op("Add", [new, node.inputs[2]])
     for number, made in enumerate(site.tape.nodes):

@@ -16,7 +16,7 @@ from onnx_ir.passes import common
 from rnnx.quantization import gates
 from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.embedding import gather_codes
-from rnnx.quantization.kernels import DOMAIN, Blocks, Rows
+from rnnx.quantization.kernels import DOMAIN, Rows
 from rnnx.quantization.levels import int8_store
 from rnnx.quantization.linear import compute_linear
 from rnnx.quantization.rows import computing_scales, to_codes
@@ -44,7 +44,7 @@ def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     for node in gated:
         gates.convert(node, Rows())
     if given.streaming:  # few frames at a time
-        computed += compute_linear(model, Blocks(bits=8, block_size=128))
+        computed += compute_linear(model)
     if computed:
         model.opset_imports[DOMAIN] = 1
         common.DeduplicateHashedInitializersPass()(model)  # of layers that share weights

@@ -38,7 +38,7 @@ def compute_in_blocks(
     for node in nodes:
         gates.convert(node, kernel)
     if given.streaming:  # few frames at a time
-        computed += compute_linear(model, kernel)
+        computed += compute_linear(model)
     if computed:
         model.opset_imports[DOMAIN] = 1
         common.DeduplicateHashedInitializersPass()(model)  # of layers that share weights
