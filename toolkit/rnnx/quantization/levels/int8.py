@@ -1,7 +1,8 @@
-"""int8: recurrent layers compute in int8; every other layer keeps its weights as int8-store does.
+"""int8: recurrent layers compute in int8, and large linear ones where few frames come at a time.
 
 onnxruntime computes one recurrent operator in int8: LSTM, as com.microsoft's DynamicQuantizeLSTM.
-GRU and RNN become gate graphs (`gates`), where they are large enough to gain.
+GRU and RNN become gate graphs (`gates`), where they are large enough to gain. Every other layer
+keeps its weights as int8-store does.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from onnx_ir.passes import common
 
 from rnnx.quantization import gates
 from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
+from rnnx.quantization.embedding import gather_codes
 from rnnx.quantization.kernels import DOMAIN, Rows
 from rnnx.quantization.levels import int8_store
+from rnnx.quantization.linear import compute_linear
 from rnnx.quantization.rows import computing_scales, to_codes
 from rnnx.quantization.store import OVERHEAD_BYTES, add_initializer, add_vector, drop_unused
 from rnnx.quantization.weights import RECURRENT, constant_array, is_constant
@@ -29,7 +32,7 @@ _Packed = dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]]
 
 
 def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
-    """Compute the recurrent layers of `model` in int8, and keep all other weights as int8."""
+    """Compute the layers of `model` in int8 that gain, and keep all other weights as int8."""
     packed: _Packed = {}
     nodes = [node for node in model.graph.all_nodes() if _is_wanted(node, given)]
     for node in nodes:
@@ -40,10 +43,13 @@ def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     computed = Counter(node.op_type for node in gated) + Counter(LSTM=len(nodes))
     for node in gated:
         gates.convert(node, Rows())
+    if given.streaming:  # few frames at a time
+        computed += compute_linear(model)
     if computed:
         model.opset_imports[DOMAIN] = 1
         common.DeduplicateHashedInitializersPass()(model)  # of layers that share weights
     stored = int8_store.apply(model)
+    gather_codes(model)
     notes = _notes(stored.changed, computed)
     return Change(
         changed=stored.changed + computed,

@@ -15,8 +15,10 @@ from onnx_ir.passes import common
 
 from rnnx.quantization import gates
 from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
+from rnnx.quantization.embedding import gather_codes
 from rnnx.quantization.kernels import DOMAIN, Blocks
 from rnnx.quantization.levels import int8_store
+from rnnx.quantization.linear import compute_linear
 
 # From this hidden_size on a step took less time than in float32, measured on x86 with AVX2.
 BREAK_EVEN = {"GRU": 257, "LSTM": 192, "RNN": 224}
@@ -35,8 +37,11 @@ def compute_in_blocks(
     computed = Counter(node.op_type for node in nodes)
     for node in nodes:
         gates.convert(node, kernel)
-    if nodes:
+    if given.streaming:  # few frames at a time
+        computed += compute_linear(model)
+    if computed:
         model.opset_imports[DOMAIN] = 1
         common.DeduplicateHashedInitializersPass()(model)  # of layers that share weights
     stored = int8_store.apply(model)
+    gather_codes(model)
     return Change(changed=stored.changed + computed, notes=stored.notes)
