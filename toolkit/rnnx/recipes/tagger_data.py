@@ -64,5 +64,5 @@ def split(treebank: Iterable[tuple[Article, Sentence]]) -> Treebank:
     random.Random(0).shuffle(articles)
     validation, test = round(len(articles) * 0.8), round(len(articles) * 0.9)
     parts = (articles[:validation], articles[validation:test], articles[test:])
-    train, *held_out = ([s for article, s in once if article in set(part)] for part in parts)
-    return Treebank(train, *held_out, Vocabulary(train))
+    train, validating, testing = ([s for name, s in once if name in set(part)] for part in parts)
+    return Treebank(train, validating, testing, Vocabulary(train))
