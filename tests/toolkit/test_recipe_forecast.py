@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from rnnx.recipes.data import Scale, Series, Split, features, seattle_temperatures, split
 
-from rnnx.recipes import data as recipe_data
 from rnnx.recipes.forecast import (
-    WARM_UP,
     Forecaster,
     baselines,
     forecast,
+    load,
     loss,
-    rmse,
+    score,
     train,
     training_windows,
 )
-from rnnx_runtime.errors import InputError, MissingExtraError
+from rnnx.recipes.forecast_data import (
+    WARM_UP,
+    Scale,
+    Series,
+    Split,
+    features,
+    naive_forecasts,
+    rmse,
+    seattle_temperatures,
+    split,
+)
+from rnnx.recipes.recipe import in_torch
+from rnnx_runtime.errors import InputError
 
 SERIES = seattle_temperatures()
 CELLS = ("rnn", "gru", "lstm")
@@ -54,16 +63,6 @@ def test_hours_follow_each_other_and_temperatures_are_seattles() -> None:
     assert gaps.min() == 1
     assert np.count_nonzero(gaps != 1) <= 1  # the hour lost to daylight saving time
     assert 30 < SERIES.temperatures.min() < SERIES.temperatures.max() < 90
-
-
-def test_a_missing_data_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(recipe_data, "distribution", missing)
-    with pytest.raises(MissingExtraError, match="vega_datasets") as raised:
-        seattle_temperatures()
-    assert "rnnx[recipes]" in str(raised.value.hint)
 
 
 @given(st.integers(200, len(SERIES)))
@@ -130,11 +129,12 @@ def test_baselines_score_as_counted_by_hand() -> None:
         ),
     }
     hours = range(WARM_UP + 1, len(part))
-    found = baselines(part)
+    found = naive_forecasts(part)
     assert found.keys() == forecasts.keys()
     for name, forecast_of in forecasts.items():
         squares = [(forecast_of(hour) - degrees[hour]) ** 2 for hour in hours]
-        assert rmse(found[name], part) == pytest.approx(math.sqrt(sum(squares) / len(squares)))
+        by_hand = math.sqrt(sum(squares) / len(squares))
+        assert rmse(found[name], part) == baselines(load())[name] == pytest.approx(by_hand)
 
 
 def test_a_perfect_forecast_scores_zero_and_one_degree_off_scores_one() -> None:
@@ -142,6 +142,12 @@ def test_a_perfect_forecast_scores_zero_and_one_degree_off_scores_one() -> None:
     truth = part.temperatures[1:]
     assert rmse(truth, part) == 0
     assert rmse(truth + 1, part) == pytest.approx(1)
+
+
+def test_a_form_that_repeats_the_present_hour_scores_as_persistence() -> None:
+    data = load()
+    found = score(lambda x: x[..., :1], data)
+    assert found == pytest.approx(baselines(data)["persistence"], rel=1e-5)
 
 
 @given(st.sampled_from(CELLS), st.integers(1, 40))
@@ -170,8 +176,13 @@ def test_an_untrained_head_of_zeros_is_persistence(small: Split) -> None:
     model = Forecaster()
     torch.nn.init.zeros_(model.head.weight)
     torch.nn.init.zeros_(model.head.bias)
-    found = forecast(model, small.test, small.scale)
+    found = forecast(in_torch(model), small.test, small)
     np.testing.assert_allclose(found, small.test.temperatures[:-1], atol=1e-4)
+
+
+def _scores(told: list[str]) -> list[float]:
+    """What training told of the validation part after each epoch."""
+    return [float(message.rpartition("RMSE ")[2].removesuffix(" °F")) for message in told]
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -179,19 +190,20 @@ def test_training_learns_and_keeps_the_best_weights(small: Split, cell: str) -> 
     torch.manual_seed(0)
     x, target = training_windows(small)
     untrained = loss(Forecaster(cell), x, target).item()
-    scores: list[float] = []
-    model = train(small, cell=cell, epochs=3, on_epoch=lambda _, score: scores.append(score))
+    told: list[str] = []
+    model = train(small, cell=cell, epochs=3, tell=told.append)
     assert loss(model, x, target).item() < untrained / 2
-    assert len(scores) == 3
-    found = rmse(forecast(model, small.validation, small.scale), small.validation)
-    assert found == pytest.approx(min(scores))
+    assert len(told) == 3
+    found = rmse(forecast(in_torch(model), small.validation, small), small.validation)
+    assert found == pytest.approx(min(_scores(told)), abs=5e-4)
 
 
 def test_training_stops_once_validation_stays_worse(small: Split) -> None:
     upside_down = Series(small.validation.times, 200 - small.validation.temperatures)
     misleading = Split(small.train, upside_down, small.test, small.scale)
-    scores: list[float] = []
-    train(misleading, epochs=9, patience=1, on_epoch=lambda _, score: scores.append(score))
+    told: list[str] = []
+    train(misleading, epochs=9, patience=1, tell=told.append)
+    scores = _scores(told)
     best = scores.index(min(scores))
     assert len(scores) == best + 2 < 9
 
