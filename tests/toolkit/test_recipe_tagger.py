@@ -51,7 +51,7 @@ def small() -> Treebank:
     rng = random.Random(0)
     stems = ["cas", "port", "mes", "livr", "cant", "fal", "and", "corr"]
     treebank = []
-    for article in range(60):
+    for article in range(40):
         rows = [_row(rng, stems) for _ in range(4)]
         words, tags = zip(*(pair for row in rows for pair in row), strict=True)
         treebank.append((str(article), Sentence(words, tags)))
@@ -91,7 +91,7 @@ def test_what_is_contracted_is_read_as_the_words_it_stands_for() -> None:
     assert second == ("DOC000007", Sentence(("Sol",), ("NOUN",)))
 
 
-@given(st.lists(st.tuples(st.sampled_from("1234567890"), TAGGED), min_size=30))
+@given(st.lists(st.tuples(st.sampled_from("1234567890"), TAGGED), min_size=12, max_size=20))
 def test_no_sentence_is_in_two_parts_nor_twice_in_one(
     treebank: list[tuple[str, Sentence]],
 ) -> None:
@@ -137,10 +137,11 @@ def test_clues_seen_once_are_rare_and_others_have_numbers_of_their_own() -> None
     words = Vocabulary([Sentence(("casa", "casa", "mesa"), ("NOUN",) * 3)])
     casa, mesa, new = words.encode(("casa", "mesa", "XVII"))
     assert casa[0] != RARE == mesa[0]
-    assert mesa[3] == casa[3] == 1 + RARE or mesa[3] == RARE  # both end in "sa", seen three times
-    assert mesa[3] == casa[3] != RARE
+    assert mesa[3] == casa[3] != RARE  # both end in "sa"
     assert (new == RARE).all()
-    assert all(row.max() < size for row, size in zip(words.encode(["casa"]).T, words.sizes))
+    assert all(
+        clue < size for clue, size in zip(words.encode(["casa"])[0], words.sizes, strict=True)
+    )
 
 
 @given(st.lists(TAGGED, min_size=1), st.integers(0, 9))
@@ -189,7 +190,7 @@ def test_training_beats_the_baseline(
     assert not model.training
     reached = score(in_torch(model), small)
     (usual,) = baselines(small).values()
-    assert usual < 80 < 95 < reached
+    assert usual < 88 < 95 < reached
 
 
 def test_the_weights_are_the_validation_parts_best(

@@ -1,0 +1,88 @@
+"""The data of the speech recipe: the recorded prompts of a telephone exchange, and their words."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnx.recipes.packages import locate
+from rnnx.wav_source import open_wav
+
+SAMPLE_RATE = 8000
+LETTERS = ("", *" 'abcdefghijklmnopqrstuvwxyz")  # the first one is CTC's blank
+
+_RECORDINGS = "usr/share/asterisk/sounds/en_US_f_Allison"
+_TRANSCRIPTS = "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
+_WORDS = "zero one two three four five six seven eight nine pound star"
+_SPOKEN = dict(zip("0123456789#*", _WORDS.split(), strict=True))
+
+Audio = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One prompt: float32 `[time]` in [-1, 1) at 8 kHz, and what is said."""
+
+    audio: Audio
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recordings:
+    """The prompts in three parts, of which no two say the same."""
+
+    train: list[Recording]
+    validation: list[Recording]
+    test: list[Recording]
+
+
+def load() -> Recordings:
+    """Allison Smith's prompts for Asterisk that have a transcript, 80 % to train on, 10 % each.
+
+    Raises:
+        RnnxError: a package is not there; the hint tells the line to type.
+    """
+    folder = locate("asterisk-core-sounds-en-wav", f"{_RECORDINGS}/hello.wav").parent
+    with gzip.open(
+        locate("asterisk-core-sounds-en", _TRANSCRIPTS), "rt", encoding="utf-8"
+    ) as lines:
+        said = transcripts(lines)
+    files = {folder / f"{name}.wav": text for name, text in said.items()}
+    return split([Recording(read(file), files[file]) for file in files if file.exists()])
+
+
+def transcripts(lines: Iterable[str]) -> dict[str, str]:
+    """What is said in each recording, by its name; what cannot be told from the text is left out."""
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    said = {name.strip(): spell(text) for name, text in pairs if not name.startswith(";")}
+    return {name: text for name, text in said.items() if text}
+
+
+def spell(text: str) -> str:
+    """A transcript in the network's letters; empty where it cannot be told how it is spoken."""
+    text = re.sub(r"\[.*?\]|\(.*?\)|<.*?>", " ", text.lower())  # remarks on the recording
+    if re.search(r"\d[\d.]", text):
+        return ""  # 162 may be three words or one number
+    text = re.sub(r"[0-9#*]", lambda sign: f" {_SPOKEN[sign[0]]} ", text)
+    return " ".join(re.sub(r"[^a-z' ]", " ", text).split())
+
+
+def read(path: Path) -> Audio:
+    """The samples of a WAV file of one channel, float32 `[time]` in [-1, 1)."""
+    return np.concatenate([*open_wav(str(path)).blocks(0)])[:, 0]
+
+
+def split(recordings: list[Recording]) -> Recordings:
+    """By what is said: a prompt that was recorded twice is in one part only."""
+    texts = sorted({recording.text for recording in recordings})
+    random.Random(0).shuffle(texts)
+    validation, test = round(len(texts) * 0.8), round(len(texts) * 0.9)
+    parts = (texts[:validation], texts[validation:test], texts[test:])
+    return Recordings(*([r for r in recordings if r.text in set(part)] for part in parts))
