@@ -11,6 +11,7 @@ import pytest
 
 from artifacts import gru_artifact
 from command_line import Ended, assert_refused, listing
+from rnnx.recipes.shipped import HOURS
 
 # What the three need themselves comes with them.
 INSTALLED = ("numpy", "onnxruntime", "click", "flatbuffers", "google", "packaging")
@@ -60,6 +61,28 @@ def test_what_a_device_does(folder: Path, arguments: tuple[str, ...], line: str)
     ended = bare(folder, *arguments)
     assert ended.code == 0, ended.err
     assert any(printed.startswith(line) for printed in ended.out.splitlines())
+
+
+def test_what_comes_with_the_package_forecasts(tmp_path: Path) -> None:
+    ended = bare(tmp_path, "demo", "stream")
+    assert ended.code == 0, ended.err
+    forecasts = np.loadtxt(ended.out.splitlines(), delimiter=",", skiprows=1)[:, 1]
+    hours = np.loadtxt(HOURS, delimiter=",", skiprows=1)[:, 0]
+    # After a day, closer to the next hour than the present one is.
+    missed = np.abs([forecasts[24:-1] - hours[25:], hours[24:-1] - hours[25:]]).mean(1)
+    assert missed[0] < missed[1] / 2
+
+
+def test_what_comes_with_the_package_writes(tmp_path: Path) -> None:
+    written, again, other = (bare(tmp_path, "demo", "write", "--seed", seed) for seed in "112")
+    assert written.code == 0, written.err
+    assert written.out == again.out != other.out
+    words = written.out.split()
+    assert sum(word in ("the", "and", "of", "to", "unto") for word in words) > len(words) / 10
+
+
+def test_what_comes_with_the_package_is_small() -> None:
+    assert sum(path.stat().st_size for path in HOURS.parent.iterdir()) < 200 * 1024
 
 
 @pytest.mark.parametrize(

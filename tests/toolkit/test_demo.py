@@ -203,7 +203,7 @@ def test_an_artifact_that_differs_ends_with_one(
     differing = dataclasses.replace(canned, passed=False)
     monkeypatch.setattr(pipeline, "run", lambda recipe, folder, **options: differing)
     assert _run() == 1
-    assert "DOES NOT EQUAL" in capsys.readouterr().err
+    assert "DO NOT EQUAL" in capsys.readouterr().err
 
 
 def test_an_unknown_recipe_is_misuse(capsys: pytest.CaptureFixture[str]) -> None:

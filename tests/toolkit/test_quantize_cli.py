@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from quantizable import offline_artifact
-from rnnx import starting
 from rnnx.cli import main
-from rnnx.quantization import quality
+from rnnx.quantization import calibration, quality
 from rnnx.quantization.levels import LEVELS
 
 
@@ -59,12 +58,41 @@ def test_json_is_all_of_stdout(model: Path, capsys: pytest.CaptureFixture[str]) 
     assert record["snr_db"].keys() == {"y"}
 
 
+GENERATOR = """
+import numpy as np
+
+rng = np.random.default_rng(0)
+
+def batches():
+    while True:
+        yield rng.normal(size=(50, 4, 16)).astype(np.float32)
+"""
+
+
+def test_a_generator_without_end_is_data(
+    model: Path,
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calibration, "MOST_STEPS", 1000)
+    (workplace / "batches.py").write_text(GENERATOR)
+    small = model.with_name("small.onnx")
+    arguments = ["quantize", model, "-o", small, "--level", "int8-store", "--json"]
+    assert _run(*arguments, "--calibrate", "batches.py:batches") == 0
+    assert json.loads(capsys.readouterr().out)["measured_on"] == "calibration data"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["model.onnx"], "Give the file to write with -o"),
         (["model.onnx", "-o", "small.onnx", "--level", "int3"], "no level 'int3'"),
         (["model.onnx", "-o", "small.onnx", "--calibrate", "none.npz"], "no file at 'none.npz'"),
+        (["model.onnx", "-o", "small.onnx", "--calibrate", "."], "holds no .npy or .npz file"),
+        (["model.onnx", "-o", "small.onnx", "--calibrate", "none.py:f"], "no file at 'none.py'"),
+        (["model.onnx", "-o", "small.onnx", "--metric", "json:dumps"], "--compare only"),
+        (["model.onnx", "--compare", "--metric", "json:dumps"], "no sequences to be measured on"),
         (["none.onnx", "-o", "small.onnx"], "no file at 'none.onnx'"),
         (["model.onnx", "-o", "nowhere/small.onnx"], "no folder"),
     ],
@@ -88,35 +116,6 @@ def test_help_names_every_level(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("quantize", "--help") == 0
     shown = capsys.readouterr().out
     assert all(f"{level}:" in " ".join(shown.split()) for level in LEVELS)
-
-
-def test_all_levels_side_by_side(
-    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(starting, "_PROCESSES", 1)
-    before = sorted(model.parent.iterdir())
-    assert _run("quantize", model, "--compare", "--json") == 0
-    record = json.loads(capsys.readouterr().out)
-    assert [each["level"] for each in record["levels"]] == list(LEVELS)
-    for each in record["levels"]:
-        alone = model.with_name("alone.onnx")
-        assert _run("quantize", model, "-o", alone, "--level", each["level"]) == 0
-        assert each["report"]["output_bytes"] == alone.stat().st_size
-        assert each["memory"] > 0
-        alone.unlink()
-    assert sorted(model.parent.iterdir()) == before
-
-
-def test_a_level_that_changes_nothing_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(starting, "_PROCESSES", 1)
-    offline_artifact(tmp_path / "tiny.onnx", features=1, hidden_size=2)
-    assert _run("quantize", tmp_path / "tiny.onnx", "--compare") == 0
-    printed = capsys.readouterr()
-    rows = [row for row in printed.out.splitlines() if "changes nothing" in row]
-    assert len(rows) == len(LEVELS)
-    assert printed.err.count("would change nothing") == len(LEVELS)
 
 
 def test_without_a_file_to_write_nothing_is_done(

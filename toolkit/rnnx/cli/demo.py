@@ -12,12 +12,15 @@ from rnnx.recipes import NAMES, find
 from rnnx.table import render
 
 if TYPE_CHECKING:
+    from rnnx.recipes.gradients import Trace
     from rnnx.recipes.pipeline import Result, Row
     from rnnx.recipes.recipe import Metric, Recipe
 
+_OTHERS = ("gradients", "stream", "write")
+
 
 @click.command("demo")
-@click.argument("name", type=click.Choice(NAMES), default="forecast")
+@click.argument("name", type=click.Choice([*NAMES, *_OTHERS]), default="forecast")
 @click.option(
     "-o",
     "--output-dir",
@@ -46,12 +49,22 @@ def command(
     temperatures hour by hour and forecasts the next hour, in less than a minute on two cores.
     Needs rnnx[export,report,recipes]. Exit code 0: the artifacts equal the torch model, 1: they do
     not.
+
+    gradients trains nothing to keep: it measures how far back a loss reaches in RNN, GRU and LSTM
+    (docs/recurrent-networks.md). stream and write run artifacts that come with rnnx, and need
+    nothing else: the first forecasts three days, the second writes a text.
     """
+    if name == "stream":
+        return _stream()
+    if name == "write":
+        return _write(seed)
     import torch
 
     from rnnx.recipes import pipeline
 
     torch.set_num_threads(1)  # networks this small gain nothing from a second
+    if name == "gradients":
+        return _gradients(output_dir, full, seed, as_json)
     recipe = find(name)
     if fetch:
         _fetch(recipe)
@@ -61,6 +74,52 @@ def command(
     else:
         _tell(result, recipe)
     return 0 if result.passed else 1
+
+
+def _stream() -> int:
+    from rnnx.cli.stream import command as stream
+    from rnnx.recipes.shipped import FORECASTER, HOURS
+
+    arguments = [str(FORECASTER), "--input", str(HOURS)]
+    talk(f"rnnx stream {' '.join(arguments)}")
+    code: int = stream.main(arguments, standalone_mode=False)
+    return code
+
+
+def _write(seed: int) -> int:
+    import numpy as np
+
+    from rnnx.recipes.shipped import WRITER
+    from rnnx.recipes.writing import write
+    from rnnx_runtime import Stream
+
+    talk(f"{WRITER} writes, a character at a time:")
+    click.echo(write(Stream(WRITER), "And it came to pass", 400, np.random.default_rng(seed)))
+    return 0
+
+
+def _gradients(output_dir: str, full: bool, seed: int, as_json: bool) -> int:
+    from rnnx.recipes import gradients
+
+    traces = gradients.run(output_dir, full=full, seed=seed, tell=talk)
+    if as_json:
+        print_json([trace.record() for trace in traces])
+        return 0
+    back = len(traces[0].initial) - 1
+    header = ("", f"gradient {back} frames back", "trained", "loss", "truncated", "naive")
+    click.echo(render(header, [_trace_cells(trace) for trace in traces]))
+    talk(f"\ngradients are relative to those at the last frame; wrote {output_dir}/gradients.png")
+    return 0
+
+
+def _trace_cells(trace: Trace) -> tuple[str, ...]:
+    reaches = (norms[-1] / norms[0] for norms in (trace.initial, trace.trained))
+    losses = (trace.full, trace.truncated, trace.naive)
+    return (
+        f"{trace.task}: {trace.network}",
+        *(f"{reach:.1e}" for reach in reaches),
+        *(f"{loss:.4f}" for loss in losses),
+    )
 
 
 def _fetch(recipe: Recipe) -> None:
@@ -76,7 +135,7 @@ def _tell(result: Result, recipe: Recipe) -> None:
     for name, note in result.notes.items():
         click.echo(f"\n{name}: {note}")
     verdict = "equal" if result.passed else "DO NOT EQUAL"
-    talk(f"\ntrained in {result.training_s:.0f} s; the artifacts {verdict} torch")
+    talk(f"\ntrained in {result.training_s:.0f} s of CPU time; the artifacts {verdict} torch")
     talk(f"wrote {', '.join(row.file for row in result.rows if row.file)}")
     if recipe.streams and recipe.generation is None:
         talk(f"next: rnnx bench {result.row('streamed').file} --against {result.row('int8').file}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,10 +30,18 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--calibrate",
-    type=click.Path(dir_okay=False),
-    help="Measure on this data: arrays by input name (.npz), or the only input's (.npy).",
+    metavar="FILE|FOLDER|SPEC",
+    help="Measure on this data: arrays by input name (.npz), or the only input's (.npy); a folder"
+    " of such files; or module:function or path.py:function, a generator of such arrays. No more is"
+    " read once there are 100,000 frames.",
 )
 @click.option("--compare", is_flag=True, help="Measure all levels side by side; write none.")
+@click.option(
+    "--metric",
+    metavar="SPEC",
+    help="With --compare, your own figure over --calibrate: module:function or path.py:function,"
+    " called with the outputs and the inputs by name, and with what else the .npz holds.",
+)
 @as_json
 def command(
     model: str,
@@ -40,6 +49,7 @@ def command(
     level: str,
     calibrate: str | None,
     compare: bool,
+    metric: str | None,
     as_json: bool,
 ) -> None:
     """Make MODEL smaller and measure what it costs, before it is written.
@@ -47,11 +57,14 @@ def command(
     \b
     Examples:
         rnnx quantize model.onnx --compare
-        rnnx quantize model.onnx -o small.onnx --level int8 --calibrate data.npz
+        rnnx quantize model.onnx --compare --calibrate heldout.npz --metric score.py:accuracy
+        rnnx quantize model.onnx -o small.onnx --level int8 --calibrate data.py:sequences
     """
     if compare:
-        _compare(model, calibrate, as_json)
+        _compare(model, calibrate, metric, as_json)
         return
+    if metric is not None:
+        raise click.UsageError("--metric is measured by --compare only.")
     if output is None:
         raise click.UsageError("Give the file to write with -o, or --compare.")
     from rnnx.quantization import quantize
@@ -67,28 +80,30 @@ def command(
     talk(f"\nwrote {output}; next: rnnx bench {output} --against {model}")
 
 
-def _compare(model: str, calibrate: str | None, as_json: bool) -> None:
+def _compare(model: str, calibrate: str | None, metric: str | None, as_json: bool) -> None:
     import dataclasses
 
     from rnnx.quantization.comparison import compare_levels
+    from rnnx.user_code import load_function
 
-    own, levels = compare_levels(model, calibration=calibrate, tell=talk)
+    function = None if metric is None else load_function(metric)
+    found = compare_levels(model, calibration=calibrate, metric=function, tell=talk)
     if as_json:
-        records = [dataclasses.asdict(each) for each in levels]
-        print_json({"model": model, "memory": own, "levels": records})
+        print_json({"model": model, "metric": metric, **dataclasses.asdict(found)})
         return
     source = Path(model).stat().st_size
-    rows = [["float32", human_bytes(source), "1.00", "1.00", "", human_bytes(int(own))]]
-    rows += [_compared(each) for each in levels]
-    click.echo(render(["level", "size", "times smaller", "step time", "worst SNR", "memory"], rows))
-    for note in (each.reason for each in levels if each.reason):
+    own = ["float32", human_bytes(source), "1.00", "1.00", "", "", _bytes(found.memory)]
+    rows = [[*own, _number(found.figure)], *map(_compared, found.levels)]
+    head = ["level", "size", "times smaller", "step time", "worst SNR", "top-1 agreement", "memory"]
+    click.echo(_filled([*head, metric or "metric"], rows))
+    for note in (each.reason for each in found.levels if each.reason):
         talk(f"note: {note}")
 
 
 def _compared(each: Compared) -> list[str]:
     report = each.report
     if report is None:
-        return [each.level, "changes nothing", "", "", "", ""]
+        return [each.level, "refused", *[""] * 6]
     worst = report.worst_snr_db
     return [
         each.level,
@@ -96,8 +111,25 @@ def _compared(each: Compared) -> list[str]:
         f"{report.ratio:.2f}",
         f"{report.step_time_ratio:.2f}",
         "" if worst is None else f"{worst:.1f} dB",
-        "" if each.memory is None else human_bytes(int(each.memory)),
+        "" if each.agreement is None else f"{100 * each.agreement:.1f} %",
+        _bytes(each.memory),
+        _number(each.figure),
     ]
+
+
+def _filled(head: list[str], rows: list[list[str]]) -> str:
+    """The table, without columns that say nothing."""
+    filled = [any(cells) for cells in zip(*rows, strict=True)]
+    header, *body = (list(compress(cells, filled)) for cells in (head, *rows))
+    return render(header, body)
+
+
+def _bytes(count: float | None) -> str:
+    return "" if count is None else human_bytes(int(count))
+
+
+def _number(figure: float | None) -> str:
+    return "" if figure is None else f"{figure:.6g}"
 
 
 def _table(report: QuantizationReport) -> str:

@@ -19,6 +19,9 @@ NAMES = (
     "tagger",
     "streaming_tagger",
     "entities",
+    "phonemes",
+    "translate",
+    "summarize",
 )
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import rnnx
-from rnnx.recipes.charlm_data import Books, Ids, load, ngram_bits, to_ids
+from rnnx.recipes.charlm_data import Books, Ids, load, ngram_bits
 from rnnx.recipes.recipe import Metric, Recipe, Run, Tell, best_device, in_torch, recurrent
+from rnnx.recipes.writing import write
 
 _BATCH, _FRAMES = 32, 64  # pieces of text read beside each other; characters back through time
 _LEARNING_RATE = 0.004
@@ -83,7 +84,7 @@ def train(
     for number in range(1, total + 1):
         state = _descend(model, optimizer, stretches[(number - 1) % len(stretches)], state)
         schedule.step()
-        if number % (len(stretches) // 4) == 0:
+        if number % max(1, len(stretches) // 4) == 0:
             bits = bits_per_character(in_torch(model), data.validation)
             tell(f"stretch {number} of {total}: {bits:.3f} bits per character on validation")
             if bits < best:
@@ -132,18 +133,8 @@ def calibration(data: Books) -> list[Ids]:
 
 def show(data: Books, artifact: str) -> dict[str, str]:
     """Let the artifact write, as it would on a device."""
-    return {"it writes": write(rnnx.Stream(artifact), data.alphabet, np.random.default_rng(0))}
-
-
-def write(stream: rnnx.Stream, alphabet: str, rng: np.random.Generator) -> str:
-    """A text that goes on from a prompt, one character drawn after the other."""
-    ids = to_ids(_PROMPT, alphabet)
-    drawn = ids
-    for _ in range(_WRITTEN):
-        logits = np.asarray(stream.feed(drawn[None]))
-        drawn = rnnx.sample(logits[:, -1], rng, temperature=0.7)
-        ids = np.concatenate([ids, drawn])
-    return "".join(alphabet[i] for i in ids).strip()
+    text = write(rnnx.Stream(artifact), _PROMPT, _WRITTEN, np.random.default_rng(0))
+    return {"it writes": text.strip()}
 
 
 RECIPE = Recipe(

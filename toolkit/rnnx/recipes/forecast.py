@@ -97,8 +97,7 @@ def train(
         full: twice the units, and up to 30 epochs.
         seed: of the first weights and the order of the windows.
         tell: told after each epoch of the validation part's RMSE.
-        epochs: at most so many passes over the training part.
-        patience: epochs without improvement to bear.
+        epochs, patience: the most passes over the training part; those without improvement.
     """
     torch.manual_seed(seed)
     device, epochs = best_device(), epochs or (30 if full else 8)

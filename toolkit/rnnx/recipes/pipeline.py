@@ -49,7 +49,7 @@ class Result:
     Attributes:
         recipe, cell, full, seed: what was run.
         passed: whether the artifacts equal the torch model.
-        training_s: seconds that training took.
+        training_s: seconds of CPU time that training took.
         rows: torch, the artifacts, then the baselines.
         notes: what else the recipe says of this run, by name.
     """
@@ -95,9 +95,9 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     cell = cell or recipe.cell
     tell(f"training {recipe.name} ({cell})")
-    start = time.perf_counter()
+    start = time.process_time()
     model = recipe.train(data, cell=cell, full=full, seed=seed, tell=tell)
-    training_s = time.perf_counter() - start
+    training_s = time.process_time() - start
     weights = _write_weights(model, folder / f"{recipe.name}.pt")
     tell("exporting, checking and quantizing")
     make = sequence_forms if recipe.generation else array_forms

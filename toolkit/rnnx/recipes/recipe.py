@@ -132,11 +132,12 @@ class Recipe:
 
 
 def in_torch(model: nn.Module) -> Run:
-    """The torch model as a form."""
+    """The torch model as a form, wherever its weights are."""
+    device = next(model.parameters()).device
 
     def run(x: Array) -> Array:
         with torch.inference_mode():
-            y: Array = model(torch.from_numpy(x)).numpy()
+            y: Array = model(torch.from_numpy(x).to(device)).cpu().numpy()
         return y
 
     return run
