@@ -81,7 +81,7 @@ def by_hand(chain: Chain, emissions: torch.Tensor, tags: Sequence[int]) -> float
         total = total + emissions[frame, tag]
     for before, behind in itertools.pairwise(tags):
         total = total + chain.transitions[before, behind]
-    return float(total)
+    return total.item()
 
 
 def all_scores(chain: Chain, emissions: torch.Tensor) -> dict[tuple[int, ...], float]:

@@ -1,0 +1,80 @@
+"""From sound to frames: the front end inside the network, and batches of frames to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from rnnx.recipes.speech_data import LETTERS, SAMPLE_RATE
+
+HOP = 80  # samples: a frame every 10 ms ...
+BANDS = 40
+
+_WINDOW = 200  # ... of 25 ms
+_TEMPO = 0.15  # slower and faster speech
+_MASKS, _WIDEST_MASK = 2, 8  # frames and bands that are hidden
+_NOISE = 0.1  # in standard deviations
+
+Pair = tuple[Tensor, Tensor]  # frames float32 [time, 40], letters int64 [letters]
+
+
+def fourier_basis() -> Tensor:
+    """Windowed cosines, then sines, of every frequency, as weights of a convolution."""
+    time = torch.arange(_WINDOW)
+    angles = 2 * torch.pi / _WINDOW * torch.arange(_WINDOW // 2 + 1)[:, None] * time
+    waves = torch.cat([angles.cos(), angles.sin()]) * torch.hann_window(_WINDOW)
+    return waves[:, None]
+
+
+def mel_filters() -> Tensor:
+    """Triangles over the frequencies, equally wide on the mel scale, `[frequencies, 40]`."""
+    mels = np.linspace(0, 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700), BANDS + 2)
+    edges = 700 * (10 ** (mels / 2595) - 1)
+    frequencies = np.linspace(0, SAMPLE_RATE / 2, _WINDOW // 2 + 1)[:, None]
+    rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
+    return torch.from_numpy(np.minimum(rising, falling).clip(0)).float()
+
+
+def letters(text: str) -> Tensor:
+    """The places in `LETTERS` of a text's letters, int64 `[letters]`."""
+    return torch.tensor([LETTERS.index(letter) for letter in text])
+
+
+def batches(pairs: Sequence[Pair], size: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """All pairs in an order drawn anew, varied, those of a batch of about the same length.
+
+    Yields:
+        Frames, padded, float32 `[batch, time, 40]`; how many there are, int64 `[batch]`; letters,
+        padded, int64 `[batch, letters]`; how many there are, int64 `[batch]`.
+    """
+    lengths = torch.tensor([float(len(frames)) for frames, _ in pairs])
+    near = (lengths * (1 + 0.3 * torch.rand(len(pairs)))).argsort()
+    groups = [near[i : i + size].tolist() for i in range(0, len(near), size)]
+    for place in torch.randperm(len(groups)):
+        chosen = [pairs[i] for i in groups[place]]
+        frames = [vary(frames) for frames, _ in chosen]
+        targets = [target for _, target in chosen]
+        yield (*_padded(frames), *_padded(targets))
+
+
+def vary(frames: Tensor) -> Tensor:
+    """Frames `[time, 40]` as if said faster or slower, with noise, and with gaps in both axes."""
+    time = max(1, round(len(frames) * (1 + _TEMPO * (2 * torch.rand(()).item() - 1))))
+    stretched = nn.functional.interpolate(frames.T[None], time, mode="linear")[0].T
+    varied = stretched + _NOISE * torch.randn_like(stretched)
+    for _ in range(_MASKS):
+        for axis in (varied, varied.T):
+            width = int(torch.randint(_WIDEST_MASK, ()))
+            start = int(torch.randint(len(axis), ()))
+            axis[start : start + width] = 0
+    return varied
+
+
+def _padded(sequences: list[Tensor]) -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    return pad_sequence(sequences, batch_first=True), lengths
