@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import math
 
-import jiwer
 import torch
 from torch import Tensor, nn
 
 import rnnx
+from rnnx.extras import load as load_extra
 from rnnx.recipes.recipe import (
     Array,
     Metric,
@@ -28,9 +28,10 @@ from rnnx.recipes.speech_data import (
     Recording,
     Recordings,
     baselines,
+    letter_error_rate,
     load,
 )
-from rnnx.recipes.speech_frames import BANDS, HOP, batches, fourier_basis, letters, mel_filters
+from rnnx.recipes.speech_frames import BANDS, HOP, Spectrum, batches, letters
 
 _STRIDE = 3  # the recurrent layers read a frame every 30 ms
 CHUNK = _STRIDE * HOP  # samples
@@ -48,17 +49,10 @@ class Listener(nn.Module):
 
     sample_rate = SAMPLE_RATE
     labels = LETTERS
-    basis: Tensor
-    filters: Tensor
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, cell: str = "gru", hidden_size: int = 192) -> None:
         super().__init__()
-        self.register_buffer("basis", fourier_basis())
-        self.register_buffer("filters", mel_filters())
-        self.register_buffer("mean", torch.zeros(BANDS))  # of the training part
-        self.register_buffer("std", torch.ones(BANDS))
+        self.spectrum = Spectrum()
         self.context = nn.Conv1d(BANDS, hidden_size, 9, stride=_STRIDE, padding=4)
         self.dropout = nn.Dropout(0.3)
         self.recurrent = recurrent(cell, hidden_size, hidden_size, num_layers=2, dropout=0.3)
@@ -73,17 +67,10 @@ class Listener(nn.Module):
         Returns:
             For each 30 ms the logits of `LETTERS`, float32 `[batch, frames, 29]`.
         """
-        return self.recognise((self.spectrum(audio) - self.mean) / self.std)
-
-    def spectrum(self, audio: Tensor) -> Tensor:
-        """Log mel energies `[batch, frames, 40]` of audio `[batch, time]`."""
-        waves = nn.functional.conv1d(audio[:, None], self.basis, stride=HOP)
-        real, imaginary = waves.chunk(2, dim=1)
-        power = (real**2 + imaginary**2).transpose(1, 2)
-        return (power @ self.filters + 1e-6).log()
+        return self.recognise(self.spectrum(audio))
 
     def recognise(self, spectrum: Tensor) -> Tensor:
-        """Logits `[batch, frames // 3, 29]` of a normalised spectrum `[batch, frames, 40]`."""
+        """The logits, from a spectrum, float32 `[batch, frames, 40]`."""
         frames = self.context(spectrum.transpose(1, 2)).relu().transpose(1, 2)
         hidden, _ = self.recurrent(self.dropout(frames))
         logits: Tensor = self.head(self.dropout(hidden))
@@ -110,14 +97,9 @@ def train(
     torch.manual_seed(seed)
     device, epochs = best_device(), 150 if full else 40
     model = Listener(cell, 384 if full else 192)
-    spectra = [model.spectrum(torch.from_numpy(r.audio)[None])[0] for r in data.train]
-    frames = torch.cat(spectra)
-    model.mean.copy_(frames.mean(0))
-    model.std.copy_(frames.std(0))
-    pairs = [
-        ((spectrum - model.mean) / model.std, letters(recording.text))
-        for spectrum, recording in zip(spectra, data.train, strict=True)
-    ]
+    spectra = model.spectrum.fit(recording.audio for recording in data.train)
+    texts = [letters(recording.text) for recording in data.train]
+    pairs = list(zip(spectra, texts, strict=True))
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE)
     steps = epochs * math.ceil(len(pairs) / _BATCH)
@@ -156,8 +138,8 @@ def write_down(logits: Array) -> str:
 
 
 def error_rate(run: Run, recordings: list[Recording]) -> float:
-    """Letters that are wrong, left out or too many, in percent of those said."""
-    return 100 * jiwer.cer(*_said_and_written(run, recordings))
+    """Letters that are wrong, missing or too many, in percent of those said."""
+    return letter_error_rate(*_said_and_written(run, recordings))
 
 
 def score(run: Run, data: Recordings) -> float:
@@ -166,12 +148,14 @@ def score(run: Run, data: Recordings) -> float:
 
 
 def show(data: Recordings, artifact: str) -> dict[str, str]:
-    """The word error rate, and some of what it wrote."""
+    """The word error rate, and what it wrote of the longest prompt."""
     said, written = _said_and_written(streamed(artifact, CHUNK), data.test)
-    pairs = sorted(zip(said, written, strict=True), key=lambda pair: len(pair[0]))
+    jiwer = load_extra("jiwer", "the word error rate")
+    longest = max(range(len(said)), key=lambda i: len(said[i]))
     return {
-        "words": f"{100 * jiwer.wer(said, written):.1f} % word error rate",
-        **{f"said {one!r}": f"wrote {other!r}" for one, other in pairs[-3:]},
+        "words": f"{100 * jiwer.wer(said, written):.1f} % are wrong, missing or too many",
+        "said": said[longest],
+        "written": written[longest],
     }
 
 
@@ -207,15 +191,9 @@ def _said_and_written(run: Run, recordings: list[Recording]) -> tuple[list[str],
 
 
 def _descend(
-    model: Listener,
-    optimizer: torch.optim.Optimizer,
-    x: Tensor,
-    lengths: Tensor,
-    targets: Tensor,
-    target_lengths: Tensor,
+    model: Listener, optimizer: torch.optim.Optimizer, frames: Tensor, *targets: Tensor
 ) -> None:
     optimizer.zero_grad()
-    found = loss(model.recognise(x), lengths, targets, target_lengths)
-    found.backward()  # type: ignore[no-untyped-call]
+    loss(model.recognise(frames), *targets).backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()

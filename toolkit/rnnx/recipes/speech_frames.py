@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from rnnx.recipes.speech_data import LETTERS, SAMPLE_RATE
+from rnnx.recipes.speech_data import LETTERS, SAMPLE_RATE, Audio
 
 HOP = 80  # samples: a frame every 10 ms ...
 BANDS = 40
 
 _WINDOW = 200  # ... of 25 ms
+_FLOOR = 1e-6  # of energy: silence has a logarithm too
 _TEMPO = 0.15  # slower and faster speech
 _MASKS, _WIDEST_MASK = 2, 8  # frames and bands that are hidden
 _NOISE = 0.1  # in standard deviations
 
 Pair = tuple[Tensor, Tensor]  # frames float32 [time, 40], letters int64 [letters]
+
+
+class Spectrum(nn.Module):
+    """Log mel energies of sound, normalised as those of the training part are."""
+
+    basis: Tensor
+    filters: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("basis", fourier_basis())
+        self.register_buffer("filters", mel_filters())
+        self.register_buffer("mean", torch.zeros(BANDS))
+        self.register_buffer("std", torch.ones(BANDS))
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Spectra `[batch, frames, 40]` of audio, float32 `[batch, time]` at 8 kHz."""
+        waves = nn.functional.conv1d(audio[:, None], self.basis, stride=HOP)
+        real, imaginary = waves.chunk(2, dim=1)
+        power = (real**2 + imaginary**2).transpose(1, 2)
+        return ((power @ self.filters + _FLOOR).log() - self.mean) / self.std
+
+    def fit(self, recordings: Iterable[Audio]) -> list[Tensor]:
+        """Learn how to normalise; the spectra `[frames, 40]` of the recordings."""
+        spectra = [self(torch.from_numpy(audio)[None])[0] for audio in recordings]
+        frames = torch.cat(spectra)
+        self.mean.copy_(frames.mean(0))
+        self.std.copy_(frames.std(0))
+        return [(spectrum - self.mean) / self.std for spectrum in spectra]
 
 
 def fourier_basis() -> Tensor:
