@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rnnx
 from rnnx.recipes import entities as recipe
 from rnnx.recipes.entities import (
     Chain,
@@ -86,7 +87,8 @@ def by_hand(chain: Chain, emissions: torch.Tensor, tags: Sequence[int]) -> float
 
 def all_scores(chain: Chain, emissions: torch.Tensor) -> dict[tuple[int, ...], float]:
     ways = itertools.product(range(TAGS), repeat=len(emissions))
-    return {way: by_hand(chain, emissions, way) for way in ways}
+    with torch.no_grad():
+        return {way: by_hand(chain, emissions, way) for way in ways}
 
 
 def test_an_element_is_a_word_and_its_name_the_label() -> None:
@@ -163,12 +165,12 @@ def test_a_missing_data_package_gives_the_line_to_type(
 def test_the_chain_scores_as_enumeration_does(chain: Chain, frames: int) -> None:
     emissions = torch.randn(2, frames, TAGS)
     tags = torch.randint(0, TAGS, (2, frames))
-    found = chain.log_likelihood(emissions, tags)
+    found = chain.log_likelihood(emissions, tags).detach()
     for row in range(2):
         scores = all_scores(chain, emissions[row])
         own = scores[tuple(tags[row].tolist())]
         expected = own - math.log(sum(math.exp(score) for score in scores.values()))
-        assert float(found[row]) == pytest.approx(expected, abs=1e-4)
+        assert found[row].item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_decoder_finds_the_best_tags(chain: Chain, small: Addresses) -> None:
@@ -206,3 +208,22 @@ def test_what_follows_what_is_learnt(small: Addresses, monkeypatch: pytest.Monke
     number = small.tags.index("B-Number")
     assert transitions[number, street] > transitions[number, place]
     assert np.isfinite(transitions).all()
+
+
+@pytest.mark.full
+def test_a_stream_finds_the_tags_word_after_word(small: Addresses, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, path = Parser(small, hidden_size=8).eval(), tmp_path / "entities.onnx"
+    for scores in model.chain.parameters():
+        torch.nn.init.normal_(scores)
+    rnnx.export(model, recipe.example(small), path, streaming=True)
+    whole, chain = decoded(in_torch(model), decoder(model)), model.chain
+    transitions, start, end = (s.detach().numpy() for s in chain.parameters())
+    kept = {"start_transitions": start, "end_transitions": end}
+    stream, search = rnnx.Stream(path), rnnx.ViterbiStream(transitions, **kept)
+    for x in recipe.calibration(small)[:5]:
+        stream.reset()
+        search.reset()
+        words = [*(stream.feed(x[:, [i]])[0] for i in range(x.shape[1])), stream.flush()[0]]
+        found = np.concatenate([*(search.feed(word) for word in words), search.flush()])
+        np.testing.assert_array_equal(found, whole(x))
