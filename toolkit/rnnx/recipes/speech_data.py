@@ -83,7 +83,7 @@ def read(path: Path) -> Audio:
 
 def split(recordings: list[Recording]) -> Recordings:
     """By what is said: prompts that share four words in a row, or all, are in one part."""
-    groups = alike(sorted({recording.text for recording in recordings}))
+    groups = alike(recording.text for recording in recordings)
     random.Random(0).shuffle(groups)
     validation, test = round(len(groups) * 0.8), round(len(groups) * 0.9)
     parts = (groups[:validation], groups[validation:test], groups[test:])
@@ -109,7 +109,7 @@ def letter_error_rate(said: Sequence[str], written: Sequence[str]) -> float:
 def alike(texts: Iterable[str]) -> list[set[str]]:
     """The texts in groups, of which no two share four words in a row."""
     groups: list[tuple[set[str], set[tuple[str, ...]]]] = []
-    for text in texts:
+    for text in sorted(set(texts)):
         merged = {text}, phrases(text)
         others = []
         for group in groups:

@@ -14,10 +14,10 @@ from rnnx.recipes.speech_data import LETTERS, SAMPLE_RATE, Audio
 HOP = 80  # samples: a frame every 10 ms ...
 BANDS = 40
 
-_WINDOW = 200  # ... of 25 ms
-_FLOOR = 1e-6  # of energy: silence has a logarithm too
+_WINDOW = 256  # ... of 32 ms; onnxruntime's transform is exact for powers of two
+_FLOOR = 1e-4  # of energy: silence has a logarithm too
 _TEMPO = 0.15  # slower and faster speech
-_MASKS, _WIDEST_MASK = 2, 8  # frames and bands that are hidden
+_GAPS, _WIDEST_GAP = 2, 8  # in each axis; frames and bands
 _NOISE = 0.1  # in standard deviations
 
 Pair = tuple[Tensor, Tensor]  # frames float32 [time, 40], letters int64 [letters]
@@ -26,23 +26,25 @@ Pair = tuple[Tensor, Tensor]  # frames float32 [time, 40], letters int64 [letter
 class Spectrum(nn.Module):
     """Log mel energies of sound, normalised as those of the training part are."""
 
-    basis: Tensor
+    window: Tensor
     filters: Tensor
     mean: Tensor
     std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("basis", fourier_basis())
+        self.register_buffer("window", torch.hann_window(_WINDOW))
         self.register_buffer("filters", mel_filters())
         self.register_buffer("mean", torch.zeros(BANDS))
         self.register_buffer("std", torch.ones(BANDS))
 
     def forward(self, audio: Tensor) -> Tensor:
         """Spectra `[batch, frames, 40]` of audio, float32 `[batch, time]` at 8 kHz."""
-        waves = nn.functional.conv1d(audio[:, None], self.basis, stride=HOP)
-        real, imaginary = waves.chunk(2, dim=1)
-        power = (real**2 + imaginary**2).transpose(1, 2)
+        # Not a convolution by cosines: these would be quantized, and drown what is soft.
+        waves = torch.stft(
+            audio, _WINDOW, HOP, window=self.window, center=False, return_complex=True
+        )
+        power = (waves.real.square() + waves.imag.square()).transpose(1, 2)
         return ((power @ self.filters + _FLOOR).log() - self.mean) / self.std
 
     def fit(self, recordings: Iterable[Audio]) -> list[Tensor]:
@@ -52,14 +54,6 @@ class Spectrum(nn.Module):
         self.mean.copy_(frames.mean(0))
         self.std.copy_(frames.std(0))
         return [(spectrum - self.mean) / self.std for spectrum in spectra]
-
-
-def fourier_basis() -> Tensor:
-    """Windowed cosines, then sines, of every frequency, as weights of a convolution."""
-    time = torch.arange(_WINDOW)
-    angles = 2 * torch.pi / _WINDOW * torch.arange(_WINDOW // 2 + 1)[:, None] * time
-    waves = torch.cat([angles.cos(), angles.sin()]) * torch.hann_window(_WINDOW)
-    return waves[:, None]
 
 
 def mel_filters() -> Tensor:
@@ -99,11 +93,9 @@ def vary(frames: Tensor) -> Tensor:
     time = max(1, round(len(frames) * (1 + _TEMPO * (2 * torch.rand(()).item() - 1))))
     stretched = nn.functional.interpolate(frames.T[None], time, mode="linear")[0].T
     varied = stretched + _NOISE * torch.randn_like(stretched)
-    for _ in range(_MASKS):
-        for axis in (varied, varied.T):
-            width = int(torch.randint(_WIDEST_MASK, ()))
-            start = int(torch.randint(len(axis), ()))
-            axis[start : start + width] = 0
+    for axis in (varied, varied.T) * _GAPS:
+        start, width = (int(torch.randint(high, ())) for high in (len(axis), _WIDEST_GAP))
+        axis[start : start + width] = 0
     return varied
 
 
