@@ -34,7 +34,7 @@ from rnnx.recipes.speech_frames import BANDS, HOP, Spectrum, batches, letters, m
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=6).map(" ".join))
 TONES = {"a": 500, "b": 1000, "c": 2000}
-STRIDE = CHUNK // HOP
+STRIDE = speech._STRIDE
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -242,6 +242,11 @@ def test_it_hears_little_ahead(cell: str, sample: int) -> None:
     # The last sample that an output hears: four spectra ahead, each of 256 samples.
     heard = (STRIDE * torch.arange(len(one)) + 4) * HOP + 256
     torch.testing.assert_close(one[heard <= sample], two[heard <= sample])
+
+
+def test_a_step_is_long_enough_for_a_window() -> None:
+    with torch.no_grad():  # torch's own step is timed too
+        assert Listener(hidden_size=4).eval()(torch.zeros(1, CHUNK)).shape[1] == 1
 
 
 def test_training_learns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ from rnnx.recipes.speech_data import (
 from rnnx.recipes.speech_frames import BANDS, HOP, Spectrum, batches, letters
 
 _STRIDE = 3  # the recurrent layers read a frame every 30 ms
-CHUNK = _STRIDE * HOP  # samples
+CHUNK = 2 * _STRIDE * HOP  # samples: 60 ms, more than one window
 _EPOCHS = 30
 _BATCH = 8
 _LEARNING_RATE = 0.003
