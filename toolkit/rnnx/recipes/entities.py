@@ -1,7 +1,6 @@
 """Find the parts of an address, with a linear-chain CRF behind a recurrent network.
 
-The network gives each word's tags their emissions; the chain adds what follows what. The network
-runs as ONNX; `rnnx.viterbi` finds the best tags with numpy.
+The network scores each word's tags, the chain what follows what; `rnnx.viterbi` finds the best.
 """
 
 from __future__ import annotations
@@ -121,9 +120,9 @@ def train(
 def decoder(model: Parser) -> Decoder:
     """What turns the network's output `[1, time, tags]` into the best tags, int64 `[time]`."""
     transitions, start, end = (scores.detach().numpy() for scores in model.chain.parameters())
+    chain = {"start_transitions": start, "end_transitions": end}
 
     def best(emissions: Array) -> Array:
-        chain = {"start_transitions": start, "end_transitions": end}
         return rnnx.viterbi(emissions, transitions, **chain).tags[0]
 
     return best

@@ -99,8 +99,7 @@ def train(
     device, epochs = best_device(), 4 * _EPOCHS if full else _EPOCHS
     model = Listener(cell, 384 if full else 192)
     spectra = model.spectrum.fit(recording.audio for recording in data.train)
-    texts = [letters(recording.text) for recording in data.train]
-    pairs = list(zip(spectra, texts, strict=True))
+    pairs = [(s, letters(r.text)) for s, r in zip(spectra, data.train, strict=True)]
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE)
     steps = epochs * math.ceil(len(pairs) / _BATCH)
