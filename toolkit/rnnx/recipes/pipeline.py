@@ -15,7 +15,7 @@ from torch import nn
 
 from rnnx.bench import measure
 from rnnx.recipes.forms import Form, array_forms, sequence_forms
-from rnnx.recipes.recipe import Array, Recipe, Run, Tell
+from rnnx.recipes.recipe import Array, Decoder, Recipe, Run, Tell, decoded
 from rnnx_runtime.files import replacing
 
 
@@ -103,7 +103,7 @@ def run(
     make = sequence_forms if recipe.generation else array_forms
     passed, forms = make(recipe, data, model, weights)
     tell("scoring each form on the test part, and timing steps")
-    rows = [*_score(recipe, data, forms), *_baselines(recipe, data)]
+    rows = [*_score(recipe, data, forms, recipe.decoder(model)), *_baselines(recipe, data)]
     result = Result(recipe.name, cell, full, seed, passed, training_s, tuple(rows), {})
     return replace(result, notes=recipe.show(data, result.row("int8").file or ""))
 
@@ -114,13 +114,13 @@ def _write_weights(model: nn.Module, path: Path) -> Path:
     return path
 
 
-def _score(recipe: Recipe, data: Any, forms: list[Form]) -> Iterator[Row]:
+def _score(recipe: Recipe, data: Any, forms: list[Form], decoder: Decoder) -> Iterator[Row]:
     steps = {form.name: form.step for form in forms if form.step is not None}
     step_us = {name: timing.median for name, timing in measure(steps).items()}
     expected: list[Any] = []
     for form in forms:
         outputs: list[Any] = []
-        score = recipe.score(_kept(form.run, outputs), data)
+        score = recipe.score(decoded(_kept(form.run, outputs), decoder), data)
         expected = expected or outputs
         yield Row(
             form.name,

@@ -20,6 +20,7 @@ Tell = Callable[[str], object]
 # A form of the network: one sequence [1, time, ...] in, its output out. An encoder-decoder's takes
 # a list of source ids int64 [time] and gives a list of ids.
 Run = Callable[[Any], Any]
+Decoder = Callable[[Array], Any]
 
 
 def recurrent(cell: str, input_size: int, hidden_size: int, **options: Any) -> nn.RNNBase:
@@ -99,6 +100,8 @@ class Recipe:
         load: reads the data: training, validation and test part.
         train: trains the network.
         score: scores a form on the test part.
+        decoder: what stands behind this network's output, with numbers that it learned, as a CRF's
+            transitions; `score` gets what it gives.
         baselines: scores that need no network, on the test part, by name.
         example: arguments for `rnnx.export`.
         calibration: real sequences `[batch, time, ...]` for `rnnx.quantize`, none of the test
@@ -120,6 +123,7 @@ class Recipe:
     baselines: Callable[[Any], dict[str, float]]
     example: Callable[[Any], tuple[torch.Tensor, ...]]
     calibration: Callable[[Any], Sequence[Array]]
+    decoder: Callable[[Any], Decoder] = lambda model: lambda output: output
     cell: str = "gru"
     streams: bool = True
     chunk: int = 1
@@ -137,6 +141,11 @@ def in_torch(model: nn.Module) -> Run:
         return y
 
     return run
+
+
+def decoded(run: Run, decoder: Decoder) -> Run:
+    """A form with a decoder behind it."""
+    return lambda x: decoder(run(x))
 
 
 def streamed(path: str, chunk: int = 1) -> Run:
