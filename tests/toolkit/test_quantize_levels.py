@@ -157,7 +157,8 @@ def test_a_shared_weight_is_stored_once(tmp_path: Path, level: str) -> None:
     assert changed == {"LSTM": 2}
     nodes = [node for node in model.graph.node if "LSTM" in node.op_type]
     assert nodes[0].input[1:4] == nodes[1].input[1:4]
-    whole = [a for a in _initializers(model).values() if a.size == 4 * 32 * 32]
+    count = 4 * 32 * 32 // (2 if level.startswith("int4") else 1)  # two codes in a byte
+    whole = [a for a in _initializers(model).values() if a.size == count]
     assert len(whole) == 2  # one W, one R
 
 
@@ -193,7 +194,8 @@ def test_a_weight_that_is_read_as_a_plain_float_too_stays_right(tmp_path: Path, 
     _, model = _apply(level, tmp_path / "m.onnx")
     x = np.zeros((2, 1, 16), np.float32)
     doubled = _session(model).run(["doubled"], {"x": x})[0] / 2
-    step = np.abs(weights["W"]).max(axis=2, keepdims=True) / 127
+    steps = 7 if level.startswith("int4") else 127
+    step = np.abs(weights["W"]).max(axis=2, keepdims=True) / steps
     assert (np.abs(doubled - weights["W"]) <= 0.5001 * step).all()
 
 
@@ -209,7 +211,8 @@ def test_weights_in_subgraphs_are_found(tmp_path: Path, level: str, operator: st
         feeds = {"x": rng.normal(size=(9, 2, 16)).astype(np.float32), "on": np.array(on)}
         (expected,) = _session(onnx.load(tmp_path / "m.onnx")).run(None, feeds)
         (found,) = _session(model).run(None, feeds)
-        assert 0 < np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected)
+        near = 0.1 if level.startswith("int4") else 0.03
+        assert 0 < np.linalg.norm(found - expected) < near * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -20,7 +20,7 @@ from rnnx.quantization.levels import LEVELS
 Array = npt.NDArray[Any]
 IN, OUT = 300, 257
 FEW_FRAMES = Given(streaming=True)
-COMPUTING = ("int8", "int8-block", "int4")
+COMPUTING = ("int8", "int8-block")
 LEAST_SNR_DB = 37.0
 LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
     "MatMul": ("MatMul", {}),

@@ -109,10 +109,9 @@ class Nibbles:
         if self.features < blocks * size:
             ends = [_whole(graph, number) for number in (0, self.features, -1)]
             flat = tape.op("Slice", [flat, *ends])
-        order = list(np.moveaxis(np.arange(len(rows) + 1), -1, self.axis))
-        if order == sorted(order):
-            return flat
-        return tape.op("Transpose", [flat], {"perm": [int(axis) for axis in order]})
+        order = list(range(len(rows)))
+        order.insert(self.axis, len(rows))
+        return flat if order == sorted(order) else tape.op("Transpose", [flat], {"perm": order})
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,8 @@ def quantize(
         src: an artifact, or any ONNX file that onnxruntime runs, in one file; or the folder of an
             encoder-decoder, which becomes the folder `dst`.
         dst: where the smaller one goes; the contract's inputs, outputs and states stay the same.
-        level: `"fp16-store"`, `"int8-store"`, `"int8"`, `"int8-block"` or `"int4"`.
-        calibration: what to measure on, and what int4 rounds its weights by: an array
+        level: `"fp16-store"`, `"int8-store"`, `"int4-store"`, `"int8"`, `"int8-block"` or `"int4"`.
+        calibration: what to measure on, and what weights of four bits are rounded by: an array
             `[batch, time, ...]` as the contract's input says, arrays by input name, the path of an
             `.npy` or `.npz` file of these, or of a folder of such files, an iterable of any of
             them, or `"module:function"` or `"path/file.py:function"`, which gives them when called

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from rnnx.quantization import gates
 from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.kernels import Blocks
+from rnnx.quantization.levels import int4_store
 from rnnx.quantization.levels.int8_block import compute_in_blocks
 
 # From this hidden_size on a step took less time than in float32, measured on x86 with AVX2.
@@ -17,15 +19,12 @@ BREAK_EVEN = {"GRU": 257, "LSTM": 192, "RNN": 257}
 
 
 def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
-    """Compute the recurrent layers of `model` so, and keep all other weights as int8."""
+    """Compute the recurrent layers of `model` so, and keep all other weights as int4-store does."""
     kernel = Blocks(bits=4, block_size=32, hessians=given.observed())
-    change = compute_in_blocks(model, kernel, BREAK_EVEN, given)
-    if any(node.op_type == "MatMulNBits" for node in model.graph.all_nodes()):
+    computed = compute_in_blocks(model, kernel, gates.convertible(model, BREAK_EVEN, given.ways))
+    stored = int4_store.apply(model, given)
+    stored.changed += computed
+    if computed:
         # onnxruntime adds products of four bits up in another order for several sequences.
-        change.invariance = "chunks"
-    if not kernel.hessians:
-        change.notes.append(
-            "Weights of four bits were rounded each by itself: give calibration data, by which they"
-            " are rounded so that the outputs change least."
-        )
-    return change
+        stored.invariance = "chunks"
+    return stored

@@ -8,7 +8,7 @@ int8, and over many frames at once slower than float32.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -26,22 +26,23 @@ BREAK_EVEN = {"GRU": 257, "LSTM": 192, "RNN": 224}
 
 def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     """Compute the recurrent layers of `model` so, and keep all other weights as int8."""
-    return compute_in_blocks(model, Blocks(bits=8, block_size=128), BREAK_EVEN, given)
-
-
-def compute_in_blocks(
-    model: ir.Model, kernel: Blocks, least: Mapping[str, int], given: Given
-) -> Change:
-    """Compute the recurrent layers of at least this hidden_size so; keep other weights as int8."""
-    nodes = gates.convertible(model, least, given.ways)
-    computed = Counter(node.op_type for node in nodes)
-    for node in nodes:
-        gates.convert(node, kernel)
+    nodes = gates.convertible(model, BREAK_EVEN, given.ways)
+    computed = compute_in_blocks(model, Blocks(bits=8, block_size=128), nodes)
     if given.streaming:  # few frames at a time
         computed += compute_linear(model)
     if computed:
         model.opset_imports[DOMAIN] = 1
-        common.DeduplicateHashedInitializersPass()(model)  # of layers that share weights
     stored = int8_store.apply(model)
     gather_codes(model)
     return Change(changed=stored.changed + computed, notes=stored.notes)
+
+
+def compute_in_blocks(model: ir.Model, kernel: Blocks, nodes: Sequence[ir.Node]) -> Counter[str]:
+    """Compute recurrent nodes so; how many of each operator."""
+    computed = Counter(node.op_type for node in nodes)
+    for node in nodes:
+        gates.convert(node, kernel)
+    if nodes:
+        model.opset_imports[DOMAIN] = 1
+        common.DeduplicateHashedInitializersPass()(model)  # of layers that share weights
+    return computed
