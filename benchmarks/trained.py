@@ -19,10 +19,10 @@ import click
 import numpy as np
 import numpy.typing as npt
 import torch
-from rnnx.recipes.data import features, seattle_temperatures, split
 from torch import nn
 
 from rnnx.recipes.forecast import Forecaster
+from rnnx.recipes.forecast_data import features, seattle_temperatures, split
 from rnnx_runtime.files import replacing
 
 FOLDER = Path(__file__).parent / ".trained"
