@@ -405,7 +405,7 @@ def test_bad_files_and_levels_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("not onnx")
     with pytest.raises(rnnx.InputError, match="no level 'int3'") as failure:
         rnnx.quantize(tmp_path / "m.onnx", tmp_path / "small.onnx", level="int3")
-    assert failure.value.hint == f"Choose one of {', '.join(LEVELS)}."
+    assert failure.value.hint == f"Choose one of {', '.join(LEVELS)}, auto."
     with pytest.raises(rnnx.ArtifactError, match="no file"):
         rnnx.quantize(tmp_path / "none.onnx", tmp_path / "small.onnx")
     with pytest.raises(rnnx.ArtifactError, match="not an ONNX file"):

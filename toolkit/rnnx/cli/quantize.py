@@ -50,6 +50,12 @@ if TYPE_CHECKING:
     help="Time every way to compute each recurrent layer here, at --chunk and --batch, and take the"
     " fastest.",
 )
+@click.option(
+    "--budget",
+    metavar="snr=DB|size=SIZE",
+    help="For --level auto: the least SNR of any output (snr=35), or the most the file may take"
+    " (size=200KB).",
+)
 @click.option("--compare", is_flag=True, help="Measure all levels side by side; write none.")
 @click.option(
     "--metric",
@@ -66,6 +72,7 @@ def command(
     chunk: int | None,
     batch: int | None,
     tune: bool,
+    budget: str | None,
     compare: bool,
     metric: str | None,
     as_json: bool,
@@ -78,10 +85,11 @@ def command(
     Examples:
         rnnx quantize model.onnx --compare
         rnnx quantize model.onnx --compare --calibrate heldout.npz --metric score.py:accuracy
+        rnnx quantize model.onnx -o small.onnx --level auto --budget snr=35
         rnnx quantize model.onnx -o small.onnx --level int8 --calibrate data.py:sequences
     """
-    if compare and (chunk or batch or tune):
-        raise click.UsageError("--chunk, --batch and --tune are for one level, without --compare.")
+    if compare and (chunk or batch or tune or budget):
+        raise click.UsageError("--chunk, --batch, --tune and --budget go without --compare.")
     if compare:
         _compare(model, calibrate, metric, as_json)
         return
@@ -100,16 +108,34 @@ def command(
         chunk=chunk,
         batch=batch,
         tune=tune,
+        budget=budget,
         tell=talk,
     )
     if as_json:
         click.echo(report.to_json())
         return
     click.echo(_table(report))
-    for note in report.notes:
+    if report.front:
+        click.echo(f"\n{_front(report)}")
+    for note in (*report.reasons, *report.notes):
         talk(f"note: {note}")
     following = "rnnx check" if Path(model).is_dir() else "rnnx bench"
     talk(f"\nwrote {output}; next: {following} {output} --against {model}")
+
+
+def _front(report: QuantizationReport) -> str:
+    """What nothing else beats in both size and SNR, smallest first; a star at what was taken."""
+    nearest = min(report.front, key=lambda point: abs(point.bytes - report.output_bytes))
+    rows = [
+        [
+            f"{point.name} *" if point is nearest else point.name,
+            human_bytes(point.bytes),
+            f"{report.source_bytes / point.bytes:.2f}",
+            f"{point.snr_db:.1f} dB",
+        ]
+        for point in report.front
+    ]
+    return render(["measured", "size", "times smaller", "worst SNR"], rows)
 
 
 def _compare(model: str, calibrate: str | None, metric: str | None, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from rnnx.quantization.budget import Budget
 from rnnx.quantization.calibration import (
     Calibration,
     Feeds,
@@ -25,6 +26,7 @@ from rnnx.quantization.levels import LEVELS
 from rnnx.quantization.observing import hessians
 from rnnx.quantization.quality import measure_quality, measure_step_time, open_runner
 from rnnx.quantization.report import QuantizationReport
+from rnnx.quantization.search import search
 from rnnx.quantization.tuning import choose_ways
 from rnnx.quantization.writing import sealed, write
 from rnnx_exporters.artifact import load_graph
@@ -35,6 +37,7 @@ from rnnx_runtime.files import replacing
 from rnnx_runtime.model import size_along
 
 _BY_SIZE: tuple[dict[str, str], list[str]] = ({}, [])  # no layer has a way of its own
+AUTO = "auto"
 _SLOWER = 1.1  # what cannot be taken for noise
 
 # What names of quantized operators hold: DynamicQuantizeLSTM, QLinearConv, MatMulNBits, ...
@@ -50,6 +53,7 @@ def quantize(
     chunk: int | None = None,
     batch: int | None = None,
     tune: bool = False,
+    budget: str | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> QuantizationReport:
     """Write `src` to `dst` with smaller weights, and measure what that costs.
@@ -62,7 +66,8 @@ def quantize(
         src: an artifact, or any ONNX file that onnxruntime runs, in one file; or the folder of an
             encoder-decoder, which becomes the folder `dst`.
         dst: where the smaller one goes; the contract's inputs, outputs and states stay the same.
-        level: `"fp16-store"`, `"int8-store"`, `"int4-store"`, `"int8"`, `"int8-block"` or `"int4"`.
+        level: `"fp16-store"`, `"int8-store"`, `"int4-store"`, `"int8"`, `"int8-block"`,
+            `"int4"`, or `"auto"`: what keeps `budget` at the least size.
         calibration: what to measure on, and what weights of four bits are rounded by: an array
             `[batch, time, ...]` as the contract's input says, arrays by input name, the path of an
             `.npy` or `.npz` file of these, or of a folder of such files, an iterable of any of
@@ -75,6 +80,9 @@ def quantize(
             of the calibration data holds, of random inputs one where it streams, else two.
         tune: time on this device, at that chunk and batch, every way to compute each recurrent
             layer, and take the fastest, instead of going by its size; float32 where none gains.
+        budget: for `"auto"`: `"snr=35"`, the least SNR in dB of any output and state on these
+            runs, or `"size=200KB"`, the most the file may take. Each matrix of each layer, and of
+            GRU and LSTM the gates and the candidate, gets its own bits (see `search`).
         tell: is told what is being done.
 
     Raises:
@@ -84,12 +92,12 @@ def quantize(
         QuantizationError: nothing would change, `src` is quantized already, the result gives NaN or
             infinity, or the level does not hold what it promises. Nothing is written.
     """
-    apply = _level(level)
+    apply, wanted = _level(level), _budget(level, budget, tune)
     if Path(src).is_dir():
         _refuse_data(calibration)
-        return quantize_folder(
-            partial(quantize, level=level, chunk=chunk, batch=batch, tune=tune, tell=tell), src, dst
-        )
+        options: dict[str, Any] = {"chunk": chunk, "batch": batch, "tune": tune, "budget": budget}
+        options["tell"] = tell
+        return quantize_folder(partial(quantize, level=level, **options), src, dst)
     model = load_graph(src)
     contract = _contract(model, src)
     _refuse_unusable(model, contract, src)
@@ -100,13 +108,19 @@ def quantize(
         ways, timed = choose_ways(src, contract, apply, runs[0], chunk, tell)
     observed = nothing if calibration is None else partial(hessians, src, contract, runs)
     given = Given(observed=observed, streaming=contract.streaming, ways=ways)
-    change = _applied(partial(apply, given=given), model, level, src)
+    apply, found = partial(apply, given=given), None
+    if wanted is not None:
+        found = search(src, contract, given, wanted, runs, chunk, tell)
+        apply = found.apply
+    change = _applied(apply, model, level, src)
     record: dict[str, Any] = {
         "level": level,
         "changed": dict(sorted(change.changed.items())),
         "measured_on": "random inputs" if calibration is None else "calibration data",
         "chunk": chunk,
         "batch": size_along(contract, runs[0], "batch") or 1,
+        "budget": budget,
+        "bits": {} if found is None else dict(found.chosen.bits),
     }
     original, told = open_runner(src, contract), sealed(model, contract)
     with replacing(dst) as beside:
@@ -127,15 +141,34 @@ def quantize(
             output_bytes=write(model, told, record, beside),
             step_time_ratio=measure_step_time(original, quantized, runs, chunk),
             notes=(*timed, *change.notes, *quality.notes, *rounding),
+            front=() if found is None else found.front,
+            reasons=() if found is None else found.reasons,
         )
     advice = _advice(report, computes=any(map(_is_quantized, model.graph.all_nodes())))
     return dataclasses.replace(report, notes=(*report.notes, *advice))
 
 
 def _level(level: str) -> Callable[..., Change]:
+    if level == AUTO:
+        return LEVELS["int8-store"]  # until the search has found another
     if level not in LEVELS:
-        raise InputError(f"there is no level {level!r}", hint=f"Choose one of {', '.join(LEVELS)}.")
+        names = ", ".join((*LEVELS, AUTO))
+        raise InputError(f"there is no level {level!r}", hint=f"Choose one of {names}.")
     return LEVELS[level]
+
+
+def _budget(level: str, budget: str | None, tune: bool) -> Budget | None:
+    if (level == AUTO) != (budget is not None):
+        raise InputError(
+            "a budget and the level auto come together",
+            hint="Give level auto and a budget such as snr=35 or size=200KB, or neither.",
+        )
+    if budget is not None and tune:
+        raise InputError(
+            "the level auto keeps weights small and has nothing to tune",
+            hint="Tune one of the levels int8, int8-block or int4.",
+        )
+    return None if budget is None else Budget.parse(budget)
 
 
 def _refuse_data(calibration: Calibration | None) -> None:

@@ -5,13 +5,30 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 INVARIANCE = {
     "all": "neither chunks nor other sequences of a batch change a bit",
     "chunks": "chunks change no bit of one sequence; other sequences of a batch may",
     "none": "results depend a little on chunks and on other sequences of a batch",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A way to make an artifact smaller, measured.
+
+    Attributes:
+        name: the level, or `"mixture"`.
+        bytes: of the file.
+        snr_db: of the worst output or state.
+        bits: of each part, by its name; empty for a level.
+    """
+
+    name: str
+    bytes: int
+    snr_db: float
+    bits: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +51,10 @@ class QuantizationReport:
         agreement: how often the largest value along the last axis is the same one, over all outputs
             in which there is something to choose from; None where there is none.
         measured_on: `"calibration data"` or `"random inputs"`.
+        budget: what level auto was to keep.
+        bits: of each part of the weights, where level auto found a mixture.
+        front: what level auto measured and nothing else beats in both bytes and SNR.
+        reasons: for each part, what level auto measured of it alone.
         notes: what was left as it was and why, and what to know, in sentences.
     """
 
@@ -49,6 +70,10 @@ class QuantizationReport:
     step_time_ratio: float
     measured_on: str
     notes: tuple[str, ...]
+    budget: str | None = None
+    bits: Mapping[str, int] = field(default_factory=dict)
+    front: tuple[Point, ...] = ()
+    reasons: tuple[str, ...] = ()
 
     @property
     def ratio(self) -> float:

@@ -6,7 +6,7 @@ meets. Convolutions are kept as int8: they are small, and sum over few weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import onnx_ir as ir
 from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.forms import Form, Nibbles
 from rnnx.quantization.gptq import gptq
-from rnnx.quantization.levels.int8_store import to_int8
+from rnnx.quantization.levels.int8_store import in_rows
 from rnnx.quantization.observing import names_of
 from rnnx.quantization.rows import Rounded, round_blocks
 from rnnx.quantization.store import store_weights
@@ -44,21 +44,26 @@ ALONE = (
 
 def to_int4(weight: Weight, hessians: Mapping[str, Array]) -> Form:
     """Four bits for the weights of a layer that sums over one axis; int8 for others."""
-    if len(weight.summed) != 1:
-        return to_int8(weight)
-    (axis,) = weight.summed
-    rows = np.moveaxis(weight.array(), axis, -1)
-    return Nibbles(_rounded(rows, names_of(weight), hessians), rows.shape[-1], axis)
+    return in_nibbles(weight.array(), weight.summed, [hessians.get(n) for n in names_of(weight)])
 
 
-def _rounded(rows: Array, names: list[str], hessians: Mapping[str, Array]) -> Rounded:
+def in_nibbles(array: Array, summed: tuple[int, ...], hessians: Sequence[Array | None]) -> Form:
+    """The same for an array, or a part of one, with the Hessian of each direction if known."""
+    if len(summed) != 1:
+        return in_rows(array, summed)
+    (axis,) = summed
+    rows = np.moveaxis(array, axis, -1)
+    return Nibbles(_rounded(rows, hessians), rows.shape[-1], axis)
+
+
+def _rounded(rows: Array, hessians: Sequence[Array | None]) -> Rounded:
     """Rows `[directions, rows, features]` of a recurrent layer each by its own Hessian."""
-    if not names or any(name not in hessians for name in names):
+    known = [hessian for hessian in hessians if hessian is not None]
+    if len(known) < len(hessians) or not known:
         return round_blocks(rows, BITS, BLOCK_SIZE)
     parts = rows if rows.ndim == 3 else rows[None]
     made = [
-        gptq(part, hessians[name], BITS, BLOCK_SIZE)
-        for part, name in zip(parts, names, strict=True)
+        gptq(part, hessian, BITS, BLOCK_SIZE) for part, hessian in zip(parts, known, strict=True)
     ]
     joined = (np.stack(each) for each in zip(*made, strict=True))
     return Rounded(*(each.reshape(*rows.shape[:-1], *each.shape[2:]) for each in joined))

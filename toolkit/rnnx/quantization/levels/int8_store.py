@@ -6,6 +6,9 @@ DequantizeLinear is not: onnxruntime would run it in every step.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy.typing as npt
 import onnx_ir as ir
 
 from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
@@ -22,4 +25,9 @@ def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
 
 def to_int8(weight: Weight) -> Scaled:
     """Codes of eight bits, a scale for each row."""
-    return Scaled(*quantize_rows(weight.array(), weight.summed))
+    return in_rows(weight.array(), weight.summed)
+
+
+def in_rows(array: npt.NDArray[Any], summed: tuple[int, ...]) -> Scaled:
+    """The same for an array, or a part of one, that a layer sums over along these axes."""
+    return Scaled(*quantize_rows(array, summed))
