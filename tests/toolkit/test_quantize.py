@@ -303,7 +303,7 @@ def test_rounding_of_float32_itself_is_told_not_refused(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(1, 30, 16)).astype(np.float32)
     held, notes = invariance.prove_invariance(runner, runner, contract, [{"x": x}], "all", 1)
     assert held == "none"
-    assert notes == ["The rounding of 'y' depends on how a stream is cut, in float32 as well."]
+    assert notes == ["The rounding of 'y' depends on how a stream is cut, as in float32."]
 
 
 # What is deployed: how many frames at a time, of how many sequences.
