@@ -106,7 +106,7 @@ def test_a_generator_without_end_is_data(
         (["model.onnx", "-o", "small.onnx", "--metric", "json:dumps"], "--compare only"),
         (["model.onnx", "--compare", "--metric", "json:dumps"], "no sequences to be measured on"),
         (["model.onnx", "-o", "small.onnx", "--chunk", "1"], "whole sequences, no chunks"),
-        (["model.onnx", "--compare", "--tune"], "--tune are for one level, without --compare"),
+        (["model.onnx", "--compare", "--tune"], "--budget go without --compare"),
         (["model.onnx", "-o", "s", "--tune", "--level", "int8-store"], "nothing to tune"),
         (["none.onnx", "-o", "small.onnx"], "no file at 'none.onnx'"),
         (["model.onnx", "-o", "nowhere/small.onnx"], "no folder"),

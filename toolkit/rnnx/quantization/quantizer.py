@@ -119,9 +119,9 @@ def quantize(
         "measured_on": "random inputs" if calibration is None else "calibration data",
         "chunk": chunk,
         "batch": size_along(contract, runs[0], "batch") or 1,
-        "budget": budget,
-        "bits": {} if found is None else dict(found.chosen.bits),
     }
+    if found is not None:
+        record |= {"budget": budget, "bits": dict(found.chosen.bits)}
     original, told = open_runner(src, contract), sealed(model, contract)
     with replacing(dst) as beside:
         write(model, told, record, beside)
