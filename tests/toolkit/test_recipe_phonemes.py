@@ -11,9 +11,10 @@ import torch
 
 import rnnx
 from rnnx.recipes import encoder_decoder, packages, phonemes
-from rnnx.recipes.encoder_decoder import generated, greedy
+from rnnx.recipes.encoder_decoder import greedy
 from rnnx.recipes.encoder_decoder_data import END, START, Corpus, calibration, example
 from rnnx.recipes.packages import DataError
+from rnnx.recipes.recipe import generated
 from rnnx_runtime.errors import InputError
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import rnnx
 from rnnx.recipes import encoder_decoder, packages, translate
-from rnnx.recipes.encoder_decoder import generated, greedy
+from rnnx.recipes.encoder_decoder import greedy
 from rnnx.recipes.encoder_decoder_copying import CopyCorpus
 from rnnx.recipes.encoder_decoder_data import (
     END,
@@ -27,7 +27,7 @@ from rnnx.recipes.encoder_decoder_data import (
     part_of,
 )
 from rnnx.recipes.packages import DataError
-from rnnx.recipes.recipe import CELLS
+from rnnx.recipes.recipe import CELLS, generated
 
 
 def _has_strings() -> bool:

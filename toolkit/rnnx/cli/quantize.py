@@ -125,10 +125,9 @@ def command(
 
 def _front(report: QuantizationReport) -> str:
     """What nothing else beats in both size and SNR, smallest first; a star at what was taken."""
-    nearest = min(report.front, key=lambda point: abs(point.bytes - report.output_bytes))
     rows = [
         [
-            f"{point.name} *" if point is nearest else point.name,
+            f"{point.name} *" if point == report.chosen else point.name,
             human_bytes(point.bytes),
             f"{report.source_bytes / point.bytes:.2f}",
             f"{point.snr_db:.1f} dB",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rnnx_runtime.errors import InputError
 
 _UNITS = {"": 1, "B": 1, "KB": 1024, "MB": 1024**2}
-_NUMBER = re.compile(r"([0-9.]+)\s*([A-Za-z]*)")
+_NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Budget:
         """
         name, _, amount = text.partition("=")
         number = _NUMBER.fullmatch(amount.strip())
-        if number is None or number[1].count(".") > 1 or number[1] == ".":
+        if number is None:
             raise _unknown(text)
         value, unit = float(number[1]), number[2].upper()
         if name.strip() == "snr" and unit in ("", "DB") and math.isfinite(value):

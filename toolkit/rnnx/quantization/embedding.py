@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
+from rnnx.quantization.store import name_nodes
+
 # Less memory than this is not worth the few microseconds that three more operators take.
 LEAST_BYTES = 1 << 20
 
@@ -52,9 +54,7 @@ def _gather_first(node: ir.Node, table: ir.Node) -> None:
     )
     wide = tape.op("Cast", [codes], {"to": ir.DataType.FLOAT.value})
     new = tape.op("Mul", [wide, scales])
-    for number, made in enumerate(tape.nodes):
-        made.name = f"{old.name}.gathered.{number}"
-        made.outputs[0].name = f"{made.name}.0"
+    name_nodes(tape.nodes, f"{old.name}.gathered")
     ir.convenience.replace_nodes_and_values(graph, node, [node], tape.nodes, [old], [new])
     if not table.outputs[0].uses() and table.graph is not None:
         table.graph.remove([table, widen], safe=True)

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from rnnx.quantization.rows import Rounded
-from rnnx.quantization.store import add_initializer
+from rnnx.quantization.store import constant
 
 Array = npt.NDArray[Any]
 
@@ -130,13 +130,6 @@ class Joined:
         """See `Form`."""
         parts = [part.widened(tape, graph, f"{name}/{i}") for i, part in enumerate(self.parts)]
         return tape.op("Concat", parts, {"axis": self.axis})
-
-
-def constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    """`array` as an initializer of `graph`: the one of that name, where there is one."""
-    if name in graph.initializers:
-        return graph.initializers[name]
-    return add_initializer(graph, name, array)
 
 
 def _cast(tape: Tape, graph: ir.Graph, name: str, array: Array) -> ir.Value:

@@ -7,7 +7,7 @@ where a sequence is cut into chunks changes no bit. A step form has the body wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from rnnx.quantization.kernels import Kernel, Site
-from rnnx.quantization.store import add_initializer, drop_unused
+from rnnx.quantization.store import constant, drop_unused, name_nodes
 from rnnx.quantization.weights import constant_array, is_constant
 
 Array = npt.NDArray[Any]
@@ -79,7 +79,7 @@ def convert(node: ir.Node, kernel: Kernel) -> None:
     scans = [_scan(tape, graph, node, place, kernel) for place in range(len(directions_of(node)))]
     *states, ys = zip(*scans, strict=True)  # each of all directions
     results = [_stacked(tape, graph, ys, 1), *(_stacked(tape, graph, ends, 0) for ends in states)]
-    _name(tape.nodes, f"{node.name}.gates")
+    name_nodes(tape.nodes, f"{node.name}.gates")
     graph.insert_before(node, tape.nodes)
     asked = [(old, new) for old, new in zip(node.outputs, results, strict=False) if old.name]
     for old, new in asked:
@@ -144,11 +144,11 @@ def _mask(tape: Tape, graph: ir.Graph, node: ir.Node) -> ir.Value:
     A backward Scan meets those beyond the end first and leaves the start as it is, so that each
     sequence begins at its own last frame, as the operator has it.
     """
-    first, step = (_kept(graph, f"rnnx.int{n}", np.array(n, np.int32)) for n in (0, 1))
+    first, step = (constant(graph, f"rnnx.int{n}", np.array(n, np.int32)) for n in (0, 1))
     count = tape.op("Squeeze", [tape.op("Shape", [node.inputs[0]], {"start": 0, "end": 1})])
     end = tape.op("Cast", [count], {"to": ir.DataType.INT32.value})
     times = tape.op("Range", [first, end, step])
-    axes, last = (_kept(graph, f"rnnx.axes{a}", np.array(a)) for a in ([1, 2], [1]))
+    axes, last = (constant(graph, f"rnnx.axes{a}", np.array(a)) for a in ([1, 2], [1]))
     lengths = tape.op("Unsqueeze", [node.inputs[_SEQUENCE_LENS], last])
     return tape.op("Less", [tape.op("Unsqueeze", [times, axes]), lengths])
 
@@ -171,17 +171,17 @@ def _cell(graph: ir.Graph, node: ir.Node, place: int, kernel: Kernel) -> _Cell:
 
 def _stacked(tape: Tape, graph: ir.Graph, values: Sequence[ir.Value], axis: int) -> ir.Value:
     """What the directions give, side by side along a new axis."""
-    place = _kept(graph, f"rnnx.axes{[axis]}", np.array([axis]))
+    place = constant(graph, f"rnnx.axes{[axis]}", np.array([axis]))
     return tape.op("Concat", [tape.op("Unsqueeze", [v, place]) for v in values], {"axis": axis})
 
 
 def _start(tape: Tape, graph: ir.Graph, node: ir.Node, place: int, state: int) -> ir.Value:
     initial = _input(node, _INITIAL + state)
     if initial is not None:
-        index = _kept(graph, f"rnnx.index{place}", np.array(place))
+        index = constant(graph, f"rnnx.index{place}", np.array(place))
         return tape.op("Gather", [initial, index], {"axis": 0})
     batch = tape.op("Shape", [node.inputs[0]], {"start": 1, "end": 2})
-    size = _kept(graph, f"rnnx.size{_hidden_size(node)}", np.array([_hidden_size(node)]))
+    size = constant(graph, f"rnnx.size{_hidden_size(node)}", np.array([_hidden_size(node)]))
     zero = ir.tensor(np.zeros(1, np.float32))
     shape = tape.op("Concat", [batch, size], {"axis": 0})
     return tape.op("ConstantOfShape", [shape], {"value": zero})
@@ -250,7 +250,7 @@ def _body(cell: _Cell, inputs: Sequence[ir.Value], states: Sequence[ir.Value]) -
     for value in outputs:
         value.dtype, value.shape = ir.DataType.FLOAT, inputs[0].shape
     nodes = cell.site.tape.nodes
-    _name(nodes, f"{cell.site.name}.step")
+    name_nodes(nodes, f"{cell.site.name}.step")
     return ir.Graph(taken, outputs, nodes=nodes, name=cell.site.name)
 
 
@@ -258,7 +258,7 @@ def _masked(
     cell: _Cell, mask: ir.Value, inputs: Sequence[ir.Value], states: Sequence[ir.Value]
 ) -> list[ir.Value]:
     """What a body gives: beyond the end of a sequence its states as they were, and 0."""
-    zero = _kept(cell.site.graph, "rnnx.zero", np.zeros((), np.float32))
+    zero = constant(cell.site.graph, "rnnx.zero", np.zeros((), np.float32))
     pairs = [*zip(states, inputs, strict=False), (states[0], zero)]
     return [cell.site.tape.op("Where", [mask, *pair]) for pair in pairs]
 
@@ -267,20 +267,8 @@ def _split(cell: _Cell, value: ir.Value, *gates: int) -> Sequence[ir.Value]:
     """Parts of so many gates each."""
     sizes = np.array(gates) * cell.hidden_size
     name = "rnnx.split." + ".".join(map(str, sizes))
-    taken = [value, _kept(cell.site.graph, name, sizes)]
+    taken = [value, constant(cell.site.graph, name, sizes)]
     return cell.site.tape.op_multi_out("Split", taken, {"axis": 1}, num_outputs=len(gates))
-
-
-def _name(nodes: Iterable[ir.Node], name: str) -> None:
-    """Names that onnx-ir gives are unique within one graph only."""
-    for number, node in enumerate(nodes):
-        node.name = f"{name}.{number}"
-        for place, value in enumerate(node.outputs):
-            value.name = f"{node.name}.{place}"
-
-
-def _kept(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    return graph.initializers.get(name) or add_initializer(graph, name, array)
 
 
 def _input(node: ir.Node, place: int) -> ir.Value | None:

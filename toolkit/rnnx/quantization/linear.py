@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from rnnx.quantization.kernels import Blocks, Site
-from rnnx.quantization.store import drop_unused
+from rnnx.quantization.store import drop_unused, name_nodes
 from rnnx.quantization.weights import constant_array, is_constant
 
 # From this many weights on one frame took less time than in float32, measured on x86 with AVX2.
@@ -62,8 +62,6 @@ def _convert(node: ir.Node) -> None:
     new = _KERNEL.product(site, "W", x, rows, np.zeros(len(rows), np.float32))
     if len(node.inputs) == 3 and node.inputs[2] is not None:
         new = site.tape.op("Add", [new, node.inputs[2]])
-    for number, made in enumerate(site.tape.nodes):
-        made.name = f"{site.name}.{number}"
-        made.outputs[0].name = f"{made.name}.0"
+    name_nodes(site.tape.nodes, site.name)
     ir.convenience.replace_nodes_and_values(graph, node, [node], site.tape.nodes, [old], [new])
     drop_unused(weight)

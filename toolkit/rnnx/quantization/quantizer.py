@@ -92,7 +92,8 @@ def quantize(
         QuantizationError: nothing would change, `src` is quantized already, the result gives NaN or
             infinity, or the level does not hold what it promises. Nothing is written.
     """
-    apply, wanted = _level(level), _budget(level, budget, tune)
+    _refuse_unknown(level)
+    wanted = _budget(level, budget, tune)
     if Path(src).is_dir():
         _refuse_data(calibration)
         options: dict[str, Any] = {"chunk": chunk, "batch": batch, "tune": tune, "budget": budget}
@@ -105,13 +106,11 @@ def quantize(
     runs = _runs(calibration, contract, batch)
     ways, timed = _BY_SIZE
     if tune:
-        ways, timed = choose_ways(src, contract, apply, runs[0], chunk, tell)
+        ways, timed = choose_ways(src, contract, LEVELS[level], runs[0], chunk, tell)
     observed = nothing if calibration is None else partial(hessians, src, contract, runs)
     given = Given(observed=observed, streaming=contract.streaming, ways=ways)
-    apply, found = partial(apply, given=given), None
-    if wanted is not None:
-        found = search(src, contract, given, wanted, runs, chunk, tell)
-        apply = found.apply
+    found = wanted and search(src, contract, given, wanted, runs, chunk, tell)
+    apply = found.apply if found else lambda each: LEVELS[level](each, given)
     change = _applied(apply, model, level, src)
     record: dict[str, Any] = {
         "level": level,
@@ -120,7 +119,7 @@ def quantize(
         "chunk": chunk,
         "batch": size_along(contract, runs[0], "batch") or 1,
     }
-    if found is not None:
+    if found:
         record |= {"budget": budget, "bits": dict(found.chosen.bits)}
     original, told = open_runner(src, contract), sealed(model, contract)
     with replacing(dst) as beside:
@@ -141,20 +140,18 @@ def quantize(
             output_bytes=write(model, told, record, beside),
             step_time_ratio=measure_step_time(original, quantized, runs, chunk),
             notes=(*timed, *change.notes, *quality.notes, *rounding),
-            front=() if found is None else found.front,
-            reasons=() if found is None else found.reasons,
+            chosen=found.chosen if found else None,
+            front=found.front if found else (),
+            reasons=found.reasons if found else (),
         )
     advice = _advice(report, computes=any(map(_is_quantized, model.graph.all_nodes())))
     return dataclasses.replace(report, notes=(*report.notes, *advice))
 
 
-def _level(level: str) -> Callable[..., Change]:
-    if level == AUTO:
-        return LEVELS["int8-store"]  # until the search has found another
-    if level not in LEVELS:
-        names = ", ".join((*LEVELS, AUTO))
-        raise InputError(f"there is no level {level!r}", hint=f"Choose one of {names}.")
-    return LEVELS[level]
+def _refuse_unknown(level: str) -> None:
+    names = (*LEVELS, AUTO)
+    if level not in names:
+        raise InputError(f"there is no level {level!r}", hint=f"Choose one of {', '.join(names)}.")
 
 
 def _budget(level: str, budget: str | None, tune: bool) -> Budget | None:

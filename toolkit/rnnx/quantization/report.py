@@ -53,6 +53,7 @@ class QuantizationReport:
         measured_on: `"calibration data"` or `"random inputs"`.
         budget: what level auto was to keep.
         bits: of each part of the weights, where level auto found a mixture.
+        chosen: what level auto took.
         front: what level auto measured and nothing else beats in both bytes and SNR.
         reasons: for each part, what level auto measured of it alone.
         notes: what was left as it was and why, and what to know, in sentences.
@@ -72,6 +73,7 @@ class QuantizationReport:
     notes: tuple[str, ...]
     budget: str | None = None
     bits: Mapping[str, int] = field(default_factory=dict)
+    chosen: Point | None = None
     front: tuple[Point, ...] = ()
     reasons: tuple[str, ...] = ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +53,19 @@ def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     return value
 
 
+def constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    """`array` as an initializer of `graph`: the one of that name, where there is one."""
+    return graph.initializers.get(name) or add_initializer(graph, name, array)
+
+
+def name_nodes(nodes: Iterable[ir.Node], name: str) -> None:
+    """Name new nodes and what they give: names of onnx-ir are unique within one graph only."""
+    for number, node in enumerate(nodes):
+        node.name = f"{name}.{number}"
+        for place, value in enumerate(node.outputs):
+            value.name = f"{node.name}.{place}"
+
+
 def add_vector(graph: ir.Graph, name: str, array: Array, *, atol: float = 0.0) -> ir.Value:
     """`array` kept as float16 and widened when the file is loaded, where that is near enough.
 
@@ -92,9 +105,7 @@ def _replace(weight: Weight, form: Form) -> None:
     assert graph is not None
     tape = Tape()
     wide = form.widened(tape, graph, str(value.name))
-    for number, node in enumerate(tape.nodes):  # names of onnx-ir are unique in one graph only
-        node.name = f"{value.name}/widen.{number}"
-        node.outputs[0].name = node.name
+    name_nodes(tape.nodes, f"{value.name}/widen")
     graph.insert_before(graph[0], tape.nodes)
     value.replace_all_uses_with(wide)
     drop_unused(value)

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 import rnnx
 from rnnx.recipes.charlm_data import Books, Ids, load, ngram_bits
-from rnnx.recipes.recipe import Metric, Recipe, Run, Tell, best_device, in_torch, recurrent
+from rnnx.recipes.recipe import (
+    Metric,
+    Recipe,
+    Run,
+    Tell,
+    best_device,
+    descend,
+    in_torch,
+    recurrent,
+)
 from rnnx.recipes.writing import write
 
 _BATCH, _FRAMES = 32, 64  # pieces of text read beside each other; characters back through time
@@ -158,10 +167,7 @@ def _descend(
 ) -> State:
     logits, state = model.step(stretch[:, :-1], state)
     loss = nn.functional.cross_entropy(logits.flatten(0, 1), stretch[:, 1:].flatten())
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
+    descend(model, optimizer, loss)
     return _detached(state)
 
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rnnx.recipes.encoder_decoder_data import END, PADDING, START, Batch, Ids, Pair, batches, padded
-from rnnx.recipes.recipe import Array, Generation, Run, Tell, best_device, recurrent
-from rnnx_runtime import Seq2Seq
+from rnnx.recipes.recipe import Array, Generation, Tell, best_device, descend, recurrent
 
 _LEARNING_RATE = 0.003
 
@@ -126,7 +125,7 @@ def train(
     best, weights = float("inf"), model.state_dict()
     for epoch in range(1, epochs + 1):
         for i in torch.randperm(len(parts[0])):
-            _descend(model.train(), optimizer, parts[0][i])
+            descend(model, optimizer, model.train().loss(*parts[0][i]))
             schedule.step()
         loss = _mean_loss(model.eval(), parts[1])
         tell(f"epoch {epoch} of {epochs}: validation loss {loss:.3f} for each token")
@@ -144,12 +143,6 @@ def generation(max_length: int) -> Generation:
         return greedy(model, sources, max_length)
 
     return Generation(START, END, max_length, generate)
-
-
-def generated(folder: str) -> Run:
-    """The artifact in a folder as a form of the network: one source after the other, greedily."""
-    pair = Seq2Seq(folder)
-    return lambda sources: [pair.generate(src[None]).ids[0] for src in sources]
 
 
 def greedy(model: EncoderDecoder, sources: Sequence[Array], max_length: int) -> list[Ids]:
@@ -171,13 +164,6 @@ def _joined(state: State) -> State:
         h, c = state
         return torch.cat([h[:1], h[1:]], -1), torch.cat([c[:1], c[1:]], -1)
     return torch.cat([state[:1], state[1:]], -1)
-
-
-def _descend(model: EncoderDecoder, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
-    optimizer.zero_grad()
-    model.loss(*batch).backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
 
 
 def _mean_loss(model: EncoderDecoder, parts: Sequence[Batch]) -> float:

@@ -28,6 +28,7 @@ from rnnx.recipes.recipe import (
     Run,
     Tell,
     best_device,
+    descend,
     in_torch,
     recurrent,
     streamed,
@@ -108,7 +109,7 @@ def train(
     best, weights, last = float("inf"), model.state_dict(), 0
     for epoch in range(1, epochs + 1):
         for x, target in batches:
-            _descend(model, optimizer, x.to(device), target.to(device))
+            descend(model, optimizer, loss(model, x.to(device), target.to(device)))
         error = rmse(forecast(in_torch(model), data.validation, data), data.validation)
         tell(f"epoch {epoch} of {epochs} at most: validation RMSE {error:.3f} °F")
         if error < best:
@@ -189,12 +190,3 @@ RECIPE = Recipe(
     calibration=calibration,
     show=show,
 )
-
-
-def _descend(
-    model: Forecaster, optimizer: torch.optim.Optimizer, x: torch.Tensor, target: torch.Tensor
-) -> None:
-    optimizer.zero_grad()
-    loss(model, x, target).backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 import rnnx
-from rnnx.recipes.recipe import Array, Recipe, Run, in_torch, streamed
+from rnnx.recipes.recipe import Array, Recipe, Run, generated, in_torch, streamed
 
 LEVELS = ("int8-store", "int8")
 
@@ -91,7 +91,7 @@ def sequence_forms(
     for level in LEVELS:
         files[level] = weights.with_name(f"{recipe.name}-{level}")
         rnnx.quantize(files["ONNX"], files[level], level=level)
-    runs = {name: _generate(file) for name, file in files.items()}
+    runs = {name: generated(file) for name, file in files.items()}
     runs = {"torch": partial(generation.generate, model), **runs}
     files = {"torch": weights, **files}
     source = [recipe.calibration(data)[0]]
@@ -107,14 +107,4 @@ def _opened(recipe: Recipe, name: str, path: Path, x: Array) -> Form:
 
 def _model_run(path: Path) -> Run:
     run: Run = rnnx.Model(path).run
-    return run
-
-
-def _generate(folder: Path) -> Run:
-    """The folder as a form: sources int64 [time] one after the other, each greedily."""
-    pair = rnnx.Seq2Seq(folder)
-
-    def run(sources: list[Array]) -> list[Array]:
-        return [pair.generate(src[None]).ids[0] for src in sources]
-
     return run

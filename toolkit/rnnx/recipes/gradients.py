@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnx.recipes.gradients_tasks import FRAMES, TASKS, Task
-from rnnx.recipes.recipe import Tell, recurrent
+from rnnx.recipes.recipe import Tell, descend, recurrent
 
 TRUNCATED = 8  # frames that truncated backpropagation goes back
 FORGET_BIAS = 3.0
@@ -126,10 +126,7 @@ def train(network: Network, task: Task, steps: int, rng: torch.Generator, back: 
     for _ in range(steps):
         x, target = task.draw(rng)
         loss = task.loss(network(x, back), target)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        descend(network, optimizer, loss)
         losses.append(loss.item())
     return float(np.mean(losses[-20:]))
 

@@ -27,6 +27,7 @@ from rnnx.recipes.recipe import (
     Run,
     Tell,
     best_device,
+    descend,
     in_torch,
     recurrent,
     streamed,
@@ -122,13 +123,14 @@ def train(
         model.train()
         for x, lengths, digits in batches(data.train, _BATCH):
             x, lengths = vary(x, lengths, model.std.cpu())
-            _descend(model, optimizer, x.to(device), lengths.to(device), digits.to(device))
+            found = loss(model(x.to(device)), lengths.to(device), digits.to(device))
+            descend(model, optimizer, found)
             schedule.step()
-        found = accuracy(in_torch(model.eval()), data.validation)
+        right = accuracy(in_torch(model.eval()), data.validation)
         if epoch % 5 == 0:
-            tell(f"epoch {epoch} of {epochs}: validation accuracy {found:.1f} %")
-        if found >= best:
-            best, weights = found, copy.deepcopy(model.state_dict())
+            tell(f"epoch {epoch} of {epochs}: validation accuracy {right:.1f} %")
+        if right >= best:
+            best, weights = right, copy.deepcopy(model.state_dict())
     model.load_state_dict(weights)
     return model.cpu().eval()
 
@@ -191,16 +193,3 @@ RECIPE = Recipe(
     calibration=calibration,
     show=show,
 )
-
-
-def _descend(
-    model: Spotter,
-    optimizer: torch.optim.Optimizer,
-    x: Tensor,
-    lengths: Tensor,
-    digits: Tensor,
-) -> None:
-    optimizer.zero_grad()
-    loss(model(x), lengths, digits).backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()

@@ -8,7 +8,7 @@ import torch
 
 from rnnx.extras import load as load_extra
 from rnnx.recipes import encoder_decoder
-from rnnx.recipes.encoder_decoder import EncoderDecoder, generated, generation
+from rnnx.recipes.encoder_decoder import EncoderDecoder, generation
 from rnnx.recipes.encoder_decoder_data import (
     Corpus,
     Texts,
@@ -20,7 +20,7 @@ from rnnx.recipes.encoder_decoder_data import (
     split,
 )
 from rnnx.recipes.packages import locate
-from rnnx.recipes.recipe import Metric, Recipe, Run, Tell
+from rnnx.recipes.recipe import Metric, Recipe, Run, Tell, generated
 
 _LETTERS = range(3, 17)  # of the words that are kept
 _PHONEMES = 20  # the most to write

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -41,6 +42,14 @@ def recurrent(cell: str, input_size: int, hidden_size: int, **options: Any) -> n
 def best_device() -> torch.device:
     """Where to train: a GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def descend(model: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """One step down the gradient of a loss, no longer than 1."""
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +155,14 @@ def in_torch(model: nn.Module) -> Run:
 def decoded(run: Run, decoder: Decoder) -> Run:
     """A form with a decoder behind it."""
     return lambda x: decoder(run(x))
+
+
+def generated(folder: str | os.PathLike[str]) -> Run:
+    """An encoder-decoder's artifact as a form: one source after the other, greedily."""
+    from rnnx_runtime import Seq2Seq
+
+    pair = Seq2Seq(folder)
+    return lambda sources: [pair.generate(src[None]).ids[0] for src in sources]
 
 
 def streamed(path: str, chunk: int = 1) -> Run:

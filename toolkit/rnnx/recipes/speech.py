@@ -17,6 +17,7 @@ from rnnx.recipes.recipe import (
     Run,
     Tell,
     best_device,
+    descend,
     in_torch,
     recurrent,
     streamed,
@@ -108,7 +109,8 @@ def train(
     for epoch in range(1, epochs + 1):
         model.train()
         for batch in batches(pairs, _BATCH):
-            _descend(model, optimizer, *(part.to(device) for part in batch))
+            frames, *targets = (part.to(device) for part in batch)
+            descend(model, optimizer, loss(model.recognise(frames), *targets))
             schedule.step()
         if epoch % 5:
             continue
@@ -188,12 +190,3 @@ RECIPE = Recipe(
 def _said_and_written(run: Run, recordings: list[Recording]) -> tuple[list[str], list[str]]:
     written = [write_down(run(recording.audio[None])) for recording in recordings]
     return [recording.text for recording in recordings], written
-
-
-def _descend(
-    model: Listener, optimizer: torch.optim.Optimizer, frames: Tensor, *targets: Tensor
-) -> None:
-    optimizer.zero_grad()
-    loss(model.recognise(frames), *targets).backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()

@@ -8,10 +8,10 @@ import torch
 
 from rnnx.extras import load as load_extra
 from rnnx.recipes import encoder_decoder
-from rnnx.recipes.encoder_decoder import generated, generation
+from rnnx.recipes.encoder_decoder import generation
 from rnnx.recipes.encoder_decoder_copying import CopyCorpus, PointerGenerator
 from rnnx.recipes.encoder_decoder_data import Tokens, calibration, example
-from rnnx.recipes.recipe import Metric, Recipe, Run, Tell
+from rnnx.recipes.recipe import Metric, Recipe, Run, Tell, generated
 from rnnx.recipes.summarize_data import SOURCE_LENGTH, TARGET_LENGTH, debian
 
 _LEADS = (8, 10, 12, 14)

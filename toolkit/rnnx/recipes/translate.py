@@ -13,7 +13,7 @@ import torch
 
 from rnnx.extras import load as load_extra
 from rnnx.recipes import encoder_decoder
-from rnnx.recipes.encoder_decoder import generated, generation
+from rnnx.recipes.encoder_decoder import generation
 from rnnx.recipes.encoder_decoder_copying import CopyCorpus, PointerGenerator
 from rnnx.recipes.encoder_decoder_data import (
     Tokens,
@@ -24,7 +24,7 @@ from rnnx.recipes.encoder_decoder_data import (
     split,
 )
 from rnnx.recipes.packages import locate
-from rnnx.recipes.recipe import Metric, Recipe, Run, Tell
+from rnnx.recipes.recipe import Metric, Recipe, Run, Tell, generated
 
 _LONGEST = 80  # characters of a string and of its translation
 _WORDS = 2_500

@@ -32,14 +32,11 @@ def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     hessians = given.observed()
     change = store_weights(model, lambda weight: to_int4(weight, hessians))
     if not hessians:
-        change.notes.append(ALONE)
+        change.notes.append(
+            "Weights of four bits were rounded each by itself: give calibration data, by which they"
+            " are rounded so that the outputs change least."
+        )
     return change
-
-
-ALONE = (
-    "Weights of four bits were rounded each by itself: give calibration data, by which they are"
-    " rounded so that the outputs change least."
-)
 
 
 def to_int4(weight: Weight, hessians: Mapping[str, Array]) -> Form:
