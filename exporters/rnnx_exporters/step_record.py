@@ -28,7 +28,7 @@ def attach_step(model: ir.Model, contract: Contract) -> None:
     step = step_form(model, contract)
     if len(step.graph) == len(model.graph):
         return
-    proto, file = ir.to_proto(step), ir.to_proto(model).SerializeToString()
+    proto, file = _bare(ir.to_proto(step)), ir.to_proto(model).SerializeToString()
     places = [(tensor, _place(file, tensor)) for tensor in proto.graph.initializer]
     weights = {tensor.name: (_taken_out(tensor), start) for tensor, start in places if start >= 0}
     graph = proto.SerializeToString()
@@ -42,6 +42,15 @@ def _may_gain(model: ir.Model, contract: Contract) -> bool:
     weights = (value.const_value for value in model.graph.initializers.values())
     small = sum(weight.nbytes for weight in weights if weight is not None) <= _LARGEST
     return contract.streaming and contract.chunk is None and small
+
+
+def _bare(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Without what only people read: the names of nodes, the shapes of wires."""
+    proto.graph.ClearField("value_info")
+    for node in proto.graph.node:
+        node.ClearField("name")
+        node.ClearField("metadata_props")
+    return proto
 
 
 def _place(file: bytes, tensor: onnx.TensorProto) -> int:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -68,7 +68,7 @@ def timetable(path: str | os.PathLike[str], *, time: str = TIME) -> list[Row]:
 
 def _read(text: str) -> list[Row]:
     try:
-        found = [_held(Row(**record)) for record in json.loads(text)]
+        found = [_held(Row(*record)) for record in json.loads(text)]
     except (TypeError, ValueError, RecursionError) as error:
         raise _damaged(str(error)) from error
     if not found:
@@ -106,8 +106,8 @@ def rows(model: ir.Model, plan: Plan, memory: Memory) -> Iterator[Row]:
 
 def note(model: ir.Model, plan: Plan, memory: Memory) -> None:
     """Keep the timetable in the graph's metadata, for those who only have the streaming one."""
-    records = [asdict(row) for row in rows(model, plan, memory)]
-    model.metadata_props[TIMETABLE_KEY] = json.dumps(records)
+    records = [astuple(row) for row in rows(model, plan, memory)]
+    model.metadata_props[TIMETABLE_KEY] = json.dumps(records, separators=(",", ":"))
 
 
 def _row(value: ir.Value, frames: Frames, memory: Memory) -> Row:

@@ -23,6 +23,7 @@ from rnnx_runtime.contract import DTYPES, MAX_BYTES
 from rnnx_runtime.session import edge_options, new_session
 
 METADATA_KEY = "rnnx.step"
+_BREAK = b"\n"  # between the record and the graph
 LOCATION = "the artifact"  # where the graph says that its weights are; they are handed to it
 
 
@@ -50,10 +51,8 @@ def open_step(text: str | None, path: str) -> Step | None:
     """The step form of the artifact at `path`, from the text in its metadata; None without one."""
     if text is None or len(text) > MAX_BYTES:
         return None
-    import json
-
     try:
-        return _open(json.loads(text), path)
+        return _open(*_unpacked(text), path)
     except Exception:  # whatever is wrong with it: the artifact's own graph does the same
         return None
 
@@ -77,22 +76,33 @@ def pack(
     import json
     import zlib
 
-    places = [
-        [name, str(weight.dtype), list(weight.shape), start]
-        for name, (weight, start) in weights.items()
-    ]
-    return json.dumps(
-        {
-            "frames": frames,
-            "operators": operators,
-            "graph": base64.b64encode(zlib.compress(graph, 9)).decode(),
-            "weights": places,
-            "sha256": _digest(weight for weight, _ in weights.values()),
-        }
-    )
+    record = {
+        "frames": frames,
+        "operators": operators,
+        "weights": [
+            [name, str(weight.dtype), list(weight.shape), start]
+            for name, (weight, start) in weights.items()
+        ],
+        "sha256": _digest(weight for weight, _ in weights.values()),
+    }
+    head = json.dumps(record, separators=(",", ":")).encode()
+    return base64.b85encode(zlib.compress(head + _BREAK + graph, 9)).decode()
 
 
-def _open(record: Any, path: str) -> Step | None:
+def _unpacked(text: str) -> tuple[Any, bytes]:
+    """The record, and the graph."""
+    import base64
+    import json
+    import zlib
+
+    inflater = zlib.decompressobj()
+    head, _, graph = inflater.decompress(base64.b85decode(text), MAX_BYTES).partition(_BREAK)
+    if not inflater.eof:
+        raise ValueError("it is cut off or too large")
+    return json.loads(head), graph
+
+
+def _open(record: Any, graph: bytes, path: str) -> Step | None:
     data = np.memmap(path, np.uint8, mode="r")
     names = [str(name) for name, *_ in record["weights"]]
     weights = tuple(_weight(data, *place) for _, *place in record["weights"])
@@ -101,7 +111,7 @@ def _open(record: Any, path: str) -> Step | None:
     values = [ort.OrtValue.ortvalue_from_numpy(weight) for weight in weights]
     options = edge_options()
     options.add_external_initializers(names, values)
-    session = new_session(_inflated(record["graph"]), options)
+    session = new_session(graph, options)
     ports = (*session.get_inputs(), *session.get_outputs())
     shapes = {port.name: tuple(map(int, port.shape)) for port in ports}
     frames, operators = int(record["frames"]), int(record["operators"])
@@ -123,14 +133,3 @@ def _digest(weights: Any) -> str:
     for weight in weights:
         digest.update(np.ascontiguousarray(weight).data)
     return digest.hexdigest()
-
-
-def _inflated(text: str) -> bytes:
-    import base64
-    import zlib
-
-    inflater = zlib.decompressobj()
-    graph = inflater.decompress(base64.b64decode(text, validate=True), MAX_BYTES)
-    if not inflater.eof:
-        raise ValueError("the graph is cut off or too large")
-    return graph

@@ -108,6 +108,8 @@ def test_stored_weights_compute_what_the_widened_ones_do(
         else stored[f"{name}/float16"].astype(np.float32)
         for name in ("W0", "R0")
     }
+    if "B0/wide/float16" in stored:
+        widened["B0"] = stored["B0/wide/float16"].astype(np.float32)
     for initializer in original.graph.initializer:
         if initializer.name in widened:
             array = widened[initializer.name]
@@ -194,9 +196,11 @@ def test_a_weight_that_is_read_as_a_plain_float_too_stays_right(tmp_path: Path, 
     _, model = _apply(level, tmp_path / "m.onnx")
     x = np.zeros((2, 1, 16), np.float32)
     doubled = _session(model).run(["doubled"], {"x": x})[0] / 2
-    steps = 7 if level.startswith("int4") else 127
-    step = np.abs(weights["W"]).max(axis=2, keepdims=True) / steps
-    assert (np.abs(doubled - weights["W"]) <= 0.5001 * step).all()
+    off, largest = np.abs(doubled - weights["W"]), np.abs(weights["W"]).max(axis=2, keepdims=True)
+    if level.startswith("int4"):  # the ends of a block may be cut off, to be nearer in all
+        assert 0 < np.square(off).mean() < np.square(largest / 7).mean() / 12
+    else:
+        assert (off <= 0.5001 * largest / 127).all()
 
 
 @pytest.mark.parametrize("operator", GATES)

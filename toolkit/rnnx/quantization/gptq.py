@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rnnx.quantization.rows import Rounded, block_scales, rounded
+from rnnx.quantization.rows import Rounded, block_scales, in_blocks, rounded
 
 Array = npt.NDArray[Any]
 
@@ -22,28 +22,28 @@ _DAMPING = 0.01  # of the mean of the diagonal, so that the inverse is no larger
 def gptq(weight: Array, hessian: Array, bits: int, block_size: int) -> Rounded:
     """Round as `round_blocks` does, but so that `x @ weight.T` changes least.
 
+    Columns that meet the greatest inputs come first, while there are most others to make up for
+    them; the scales are found before, so that blocks stay as they lie.
+
     Args:
         weight: float32 `[rows, features]`.
         hessian: the sum of `x.T @ x` over the inputs `[frames, features]`, float64.
         bits: 4 or 8.
         block_size: how many weights of a row share a scale.
     """
-    rows, features = weight.shape
-    blocks = -(-features // block_size)
-    left = np.pad(weight.astype(np.float64), ((0, 0), (0, blocks * block_size - features)))
-    inverse = _inverse(hessian)
-    codes = np.zeros(left.shape, np.uint8)
-    scales, zeros = (np.zeros((rows, blocks)) for _ in range(2))
-    for block in range(blocks):
-        columns = slice(block * block_size, (block + 1) * block_size)
-        scale, zero = block_scales(left[:, columns], bits)
-        scales[:, block], zeros[:, block] = scale, zero
-        codes[:, columns] = zero[:, None]  # padding is zero
-        for j in range(columns.start, min(columns.stop, features)):
-            codes[:, j] = np.clip(np.rint(left[:, j] / scale) + zero, 0, 2**bits - 1)
-            error = (left[:, j] - (codes[:, j] - zero) * scale) / inverse[j, j]
-            left[:, j + 1 : features] -= np.outer(error, inverse[j, j + 1 :])
-    return rounded(codes.reshape(rows, blocks, -1), scales, zeros)
+    energy = np.diag(hessian) + _DAMPING * np.diag(hessian).mean()
+    blocks = in_blocks(weight.astype(np.float64), block_size)
+    scales, zeros = block_scales(blocks, bits, in_blocks(energy, block_size))
+    codes = np.broadcast_to(zeros[..., None], blocks.shape).reshape(len(weight), -1).copy()
+    order = np.argsort(-energy, kind="stable")
+    left, inverse = weight[:, order].astype(np.float64), _inverse(hessian[np.ix_(order, order)])
+    for done, column in enumerate(order, 1):
+        scale, zero = scales[:, column // block_size], zeros[:, column // block_size]
+        now, follows = left[:, done - 1], inverse[done - 1, done - 1 :]
+        codes[:, column] = np.clip(np.rint(now / scale) + zero, 0, 2**bits - 1)
+        error = (now - (codes[:, column] - zero) * scale) / follows[0]
+        left[:, done:] -= np.outer(error, follows[1:])
+    return rounded(codes.reshape(blocks.shape), scales, zeros)
 
 
 def _inverse(hessian: Array) -> Array:

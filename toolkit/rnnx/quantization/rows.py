@@ -11,6 +11,8 @@ Array = npt.NDArray[Any]
 
 _LARGEST = 127
 _LARGEST_IN_PAIR = 64
+# How much of a block's range is tried, by bits: steps of eight are small enough.
+_PARTS_OF_RANGE: dict[int, list[float]] = {4: np.linspace(0.975, 0.6, 16).tolist(), 8: []}
 
 Floats = npt.NDArray[np.float32]
 
@@ -93,20 +95,25 @@ class Blocked(NamedTuple):
 
 
 def round_blocks(array: npt.NDArray[np.float32], bits: int, block_size: int) -> Rounded:
-    """Round each block of a row to `2**bits` steps between its least and its greatest weight.
+    """Round each block of a row to `2**bits` steps of its own, one of which is zero.
 
     Args:
         array: weights, float32 `[..., rows, features]`.
         bits: 4 or 8.
         block_size: how many weights of a row share a scale.
     """
-    *rows, features = array.shape
-    blocks = -(-features // block_size)
-    padding = [(0, 0)] * len(rows) + [(0, blocks * block_size - features)]
-    grouped = np.pad(array, padding).reshape(*rows, blocks, block_size)
+    grouped = in_blocks(array, block_size)
     scale, zero = block_scales(grouped, bits)
     codes = np.rint(grouped / scale[..., None]) + zero[..., None]
     return rounded(np.clip(codes, 0, 2**bits - 1), scale, zero)
+
+
+def in_blocks(array: Array, block_size: int) -> Array:
+    """Rows `[..., features]` as `[..., blocks, block_size]`, the last block filled with zeros."""
+    *rows, features = array.shape
+    blocks = -(-features // block_size)
+    padding = [(0, 0)] * len(rows) + [(0, blocks * block_size - features)]
+    return np.pad(array, padding).reshape(*rows, blocks, block_size)
 
 
 def rounded(codes: Array, scales: Array, zeros: Array) -> Rounded:
@@ -116,14 +123,44 @@ def rounded(codes: Array, scales: Array, zeros: Array) -> Rounded:
     return Rounded(codes.astype(np.uint8), scales.astype(kept), zeros.astype(np.uint8))
 
 
-def block_scales(blocks: Array, bits: int) -> tuple[Array, Array]:
-    """The scale of each block of weights `[..., block_size]`, and its code of zero."""
-    steps = 2**bits - 1
+def block_scales(blocks: Array, bits: int, energy: Array | float = 1.0) -> tuple[Array, Array]:
+    """The scale of each block of weights `[..., block_size]`, and its code of zero.
+
+    Of four bits, those that leave the least error: where the ends of a block are cut off, all
+    between them is nearer.
+
+    Args:
+        blocks: the weights.
+        bits: 4 or 8.
+        energy: how much the error of each weight counts, as `blocks` or one of its rows.
+    """
     low, high = np.minimum(blocks.min(-1), 0), np.maximum(blocks.max(-1), 0)  # zero is exact
+    scale, zero = _scales(low, high, bits)
+    least = _errors(blocks, scale, zero, bits, energy)
+    for part in _PARTS_OF_RANGE[bits]:
+        tried = _scales(part * low, part * high, bits)
+        errors = _errors(blocks, *tried, bits, energy)
+        better = errors < least
+        least = np.where(better, errors, least)
+        scale, zero = (np.where(better, n, o) for n, o in zip(tried, (scale, zero), strict=True))
+    return scale, zero
+
+
+def _scales(low: Array, high: Array, bits: int) -> tuple[Array, Array]:
+    """Of blocks from `low` to `high`."""
+    steps = 2**bits - 1
     scale = np.maximum((high - low) / steps, np.finfo(np.float32).tiny)
     halves = _in_float16(scale)
     scale = np.where(halves <= 1.001 * scale, halves, scale)  # the rounding is by what is kept
     return scale, np.clip(np.rint(-low / scale), 0, steps)
+
+
+def _errors(blocks: Array, scale: Array, zero: Array, bits: int, energy: Array | float) -> Array:
+    """What rounding does to each block, squared and summed."""
+    codes = np.clip(np.rint(blocks / scale[..., None]) + zero[..., None], 0, 2**bits - 1)
+    off = blocks - (codes - zero[..., None]) * scale[..., None]
+    errors: Array = (energy * np.square(off)).sum(-1)
+    return errors
 
 
 def _in_float16(scales: Array) -> Array:

@@ -12,12 +12,31 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from rnnx.quantization.change import Change
-from rnnx.quantization.weights import RECURRENT, Weight, describe_computed, find_weights
+from rnnx.quantization.weights import (
+    RECURRENT,
+    Weight,
+    constant_array,
+    describe_computed,
+    find_weights,
+    is_constant,
+)
 
 if TYPE_CHECKING:
     from rnnx.quantization.forms import Form
 
 Array = npt.NDArray[Any]
+
+# Where operators have their biases, and how far one may be off, as a part of the largest.
+_BIASES = {
+    "RNN": 3,
+    "GRU": 3,
+    "LSTM": 3,
+    "DynamicQuantizeLSTM": 3,
+    "Gemm": 2,
+    "Conv": 2,
+    "ConvTranspose": 2,
+}
+_BIAS_ATOL = 1e-4
 
 # What two more nodes and their names cost in the file: a weight that saves less stays as it is.
 OVERHEAD_BYTES = 256
@@ -40,6 +59,7 @@ def store_weights(model: ir.Model, shrink: Callable[[Weight], Form]) -> Change:
         else:
             _replace(weight, form)
             touched.update(weight.nodes)
+    _halve_biases(model)
     if kept:
         change.notes.append(f"{kept} small weights stay float32: they would save next to nothing.")
     change.changed = Counter(node.op_type for node in touched)
@@ -92,6 +112,24 @@ def drop_unused(value: ir.Value) -> None:
     """Remove an initializer that nothing reads any more."""
     if value.graph is not None and not value.uses() and not value.is_graph_output():
         value.graph.initializers.pop(str(value.name))
+
+
+def _halve_biases(model: ir.Model) -> None:
+    """Keep biases as float16 that are large enough to gain."""
+    for graph in model.graphs():
+        for value in filter(_is_bias, list(graph.initializers.values())):
+            array = constant_array(value)
+            if array.nbytes // 2 >= OVERHEAD_BYTES:
+                atol = _BIAS_ATOL * float(np.abs(array).max())
+                value.replace_all_uses_with(
+                    add_vector(graph, f"{value.name}/wide", array, atol=atol)
+                )
+                drop_unused(value)
+
+
+def _is_bias(value: ir.Value) -> bool:
+    places = {_BIASES.get(node.op_type) == place for node, place in value.uses()}
+    return is_constant(value) and places == {True}
 
 
 def _computed_weights(model: ir.Model) -> list[str]:

@@ -7,7 +7,7 @@ Weights stay right under every level; they differ in what is kept in the file an
     int4-store   weights kept with four bits, in float32          a sixth of the size
     int8         RNN, GRU and LSTM compute in int8                a quarter of the size, faster
     int8-block   so, in blocks: neighbours change no bit either   a quarter of the size
-    int4         so, with four bits; others as int4-store         a sixth of the size
+    int4         so, with four bits, all else with eight          a sixth of the size, nearly
 """
 
 from __future__ import annotations

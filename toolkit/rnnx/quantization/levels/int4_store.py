@@ -1,7 +1,8 @@
 """int4-store: weights kept with four bits each, computed in float32 as before.
 
 In blocks of 32 that share a scale, rounded by GPTQ where calibration data tells what the layer
-meets. Convolutions are kept as int8: they are small, and sum over few weights.
+meets. Kept as int8 are convolutions, which are small and sum over few weights, and embeddings,
+which sum over none, so that nothing makes up for an error.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import onnx_ir as ir
 from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.forms import Form, Nibbles
 from rnnx.quantization.gptq import gptq
-from rnnx.quantization.levels.int8_store import in_rows
+from rnnx.quantization.levels.int8_store import in_rows, to_int8
 from rnnx.quantization.observing import names_of
 from rnnx.quantization.rows import Rounded, round_blocks
 from rnnx.quantization.store import store_weights
@@ -31,16 +32,24 @@ def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     """Keep the weights of `model` so; its layers compute in float32 as before."""
     hessians = given.observed()
     change = store_weights(model, lambda weight: to_int4(weight, hessians))
-    if not hessians:
-        change.notes.append(
-            "Weights of four bits were rounded each by itself: give calibration data, by which they"
-            " are rounded so that the outputs change least."
-        )
+    change.notes += rounding_notes(hessians)
     return change
+
+
+def rounding_notes(hessians: Mapping[str, Array]) -> list[str]:
+    """What to know of weights of four bits that no data rounded."""
+    if hessians:
+        return []
+    return [
+        "Weights of four bits were rounded each by itself: give calibration data, by which they are"
+        " rounded so that the outputs change least."
+    ]
 
 
 def to_int4(weight: Weight, hessians: Mapping[str, Array]) -> Form:
     """Four bits for the weights of a layer that sums over one axis; int8 for others."""
+    if any(node.op_type == "Gather" for node in weight.nodes):
+        return to_int8(weight)
     return in_nibbles(weight.array(), weight.summed, [hessians.get(n) for n in names_of(weight)])
 
 
