@@ -72,7 +72,6 @@ def _run(*arguments: object) -> int:
 
 def test_every_figure_is_that_of_the_file_that_the_level_writes(model: Path) -> None:
     runs = [_heldout(40), _heldout(30, batch=2)]
-    inputs = [{"x": run["x"]} for run in runs]
     found = compare_levels(model, calibration=iter(runs), metric=accuracy)  # read only once
     wanted = [_outputs(model, run) for run in runs]
     scores = [accuracy({"y": y}, run) for y, run in zip(wanted, runs, strict=True)]
@@ -80,12 +79,12 @@ def test_every_figure_is_that_of_the_file_that_the_level_writes(model: Path) -> 
     assert [each.level for each in found.levels] == list(LEVELS)
     for each in found.levels:
         alone = model.with_name(f"{each.level}.onnx")
-        report = rnnx.quantize(model, alone, level=each.level, calibration=inputs)
+        report = rnnx.quantize(model, alone, level=each.level, calibration=runs, metric=accuracy)
         outputs = [_outputs(alone, run) for run in runs]
         pairs = zip(outputs, wanted, strict=True)
         same = np.concatenate([(y.argmax(-1) == w.argmax(-1)).ravel() for y, w in pairs])
         scores = [accuracy({"y": y}, run) for y, run in zip(outputs, runs, strict=True)]
-        assert each.figure == pytest.approx(np.mean(scores))
+        assert each.figure == report.figure == pytest.approx(np.mean(scores))
         assert each.agreement == pytest.approx(same.mean())
         assert each.report is not None
         assert each.report.output_bytes == report.output_bytes

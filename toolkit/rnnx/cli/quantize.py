@@ -58,6 +58,11 @@ if TYPE_CHECKING:
     " (size=200KB), or by how much the --metric may be worse than the original's (metric=-0.5%"
     " where a higher figure is better, metric=+0.5% where a lower one is).",
 )
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False),
+    help="With --level auto, draw what was measured into this file (.png, .svg or .pdf).",
+)
 @click.option("--compare", is_flag=True, help="Measure all levels side by side; write none.")
 @click.option(
     "--metric",
@@ -75,6 +80,7 @@ def command(
     batch: int | None,
     tune: bool,
     budget: str | None,
+    picture: str | None,
     compare: bool,
     metric: str | None,
     as_json: bool,
@@ -100,6 +106,8 @@ def command(
         raise click.UsageError(
             "--compare writes nothing and has no budget: leave -o and --budget out."
         )
+    if picture is not None:
+        _refuse_picture(picture, level)
     function = None if metric is None else load_function(metric)
     options: dict[str, Any] = {
         "calibration": calibrate,
@@ -111,25 +119,38 @@ def command(
     }
     if output is None:
         _compare(model, metric, options, as_json)
-    else:
-        _write(model, output, level, budget, options, as_json)
-
-
-def _write(
-    model: str,
-    output: str,
-    level: str,
-    budget: str | None,
-    options: dict[str, Any],
-    as_json: bool,
-) -> None:
+        return
     from rnnx.quantization import quantize
 
     talk(f"quantizing {model} and measuring it against the original ...")
     report = quantize(model, output, level=level, budget=budget, **options)
+    if picture is not None:
+        _draw(picture, report)
     if as_json:
         click.echo(report.to_json())
-        return
+    else:
+        _tell(report, model, output)
+
+
+def _refuse_picture(picture: str, level: str) -> None:
+    """Refuse what cannot be drawn before anything is measured."""
+    import matplotlib  # noqa: F401
+
+    from rnnx.picture_file import refuse_unfit
+
+    if level != "auto":
+        raise click.UsageError("--picture draws what --level auto measured: give that level.")
+    refuse_unfit(picture)
+
+
+def _draw(picture: str, report: QuantizationReport) -> None:
+    from rnnx.quantization.front_picture import draw
+
+    draw(picture, report)
+    talk(f"drew {picture}")
+
+
+def _tell(report: QuantizationReport, model: str, output: str) -> None:
     click.echo(_table(report))
     if report.front:
         click.echo(f"\n{_front(report)}")

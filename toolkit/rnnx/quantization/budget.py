@@ -94,24 +94,27 @@ class Budget:
             )
         return dataclasses.replace(self, reference=figure)
 
+    def measured(self, point: Point) -> float | None:
+        """The metric's figure, or the SNR in dB; None where that was not measured."""
+        return point.figure if self.kind == METRIC else point.snr_db
+
     def quality(self, point: Point) -> float:
-        """How good it is: the more, the better; minus infinity where that was not measured."""
-        measured = point.figure if self.kind == METRIC else point.snr_db
-        if measured is None:
-            return -math.inf
-        return -measured if self.kind == METRIC and self.lower_is_better else measured
+        """The same so that more is better, and minus infinity where it was not measured."""
+        measured = self.measured(point)
+        return -math.inf if measured is None else self._sign * measured
 
     def is_met(self, point: Point) -> bool:
         """Whether it keeps the budget."""
         if self.kind == "size":
             return point.bytes <= self.amount
-        return self.quality(point) >= self._least
+        return self.quality(point) >= self._sign * self.limit
 
     def told(self, point: Point) -> str:
         """What it reaches, for a person."""
-        if self.kind == METRIC:
-            return f"a figure of {point.figure}"
-        return "nothing measured" if point.snr_db is None else f"{point.snr_db:.1f} dB"
+        measured = self.measured(point)
+        if measured is None:
+            return "nothing measured"
+        return f"a figure of {measured:.6g}" if self.kind == METRIC else f"{measured:.1f} dB"
 
     def order(self, point: Point) -> tuple[float, float]:
         """The lowest is the best of those that keep the budget."""
@@ -127,9 +130,12 @@ class Budget:
         return f"size={self.amount / _UNITS[unit]:.0f}{unit}"
 
     @property
-    def _least(self) -> float:
-        """The quality to keep."""
-        if self.kind == "snr":
+    def limit(self) -> float:
+        """The worst figure or SNR that keeps it, or the most bytes."""
+        if self.kind != METRIC:
             return self.amount
-        sign = -1.0 if self.lower_is_better else 1.0
-        return sign * self.reference - abs(self.amount / 100 * self.reference)
+        return self.reference - self._sign * abs(self.amount / 100 * self.reference)
+
+    @property
+    def _sign(self) -> float:
+        return -1.0 if self.kind == METRIC and self.lower_is_better else 1.0
