@@ -31,6 +31,8 @@ HOSTILE = [
     b'{"name": "int8"}',
     b'{"name": "int8", "bits": 4, "bytes": 100, "snr_db": 30.0, "figure": null}',
     b'{"name": "int8", "bits": {}, "bytes": -5, "snr_db": 30.0, "figure": null}',
+    b'{"name": "mixture", "bits": {"W, gates": 4}, "bytes": null}',
+    b'{"name": "int8", "bits": {}, "bytes": 1' + b"0" * 400 + b', "snr_db": 3.0, "figure": null}',
     b'{"name": "int8", "bits": {}, "bytes": true, "snr_db": 30.0, "figure": null}',
     b'{"name": "int8", "bits": {}, "bytes": 100, "snr_db": NaN, "figure": null}',
     b'{"name": "int8", "bits": {}, "bytes": 100, "snr_db": "30", "figure": null}',
@@ -236,9 +238,8 @@ def _score(outputs: dict[str, Array], inputs: dict[str, Array]) -> float:
     ],
 )
 def test_the_journal_of_another_search_is_refused_and_left(
-    model: Path, change: dict[str, Any], reason: str
+    model: Path, journal: Path, change: dict[str, Any], reason: str
 ) -> None:
-    journal = interrupted(model)
     before = journal.read_bytes()
     with pytest.raises(rnnx.InputError, match=f"of another search: {reason} differs"):
         searched(model, **change)
@@ -265,15 +266,23 @@ def test_a_file_that_is_no_journal_is_left_as_it_is(model: Path, content: bytes)
     assert path.read_bytes() == content
 
 
-def test_figures_that_lie_are_found_out(model: Path, journal: Path) -> None:
+@pytest.mark.parametrize("lie", [130.0, 1e300])
+def test_figures_that_lie_are_found_out(model: Path, journal: Path, lie: float) -> None:
     """Nothing is believed: the file that is written is measured itself."""
     first, *others = journal.read_bytes().splitlines()
-    lies = [json.dumps(json.loads(line) | {"snr_db": 130.0}).encode() for line in others]
+    lies = [json.dumps(json.loads(line) | {"snr_db": lie}).encode() for line in others]
     journal.write_bytes(b"".join(line + b"\n" for line in (first, *lies)))
     with pytest.raises(rnnx.QuantizationError, match="does not keep snr=60") as refused:
         searched(model, budget="snr=60")
-    assert "journal.jsonl" in (refused.value.hint or "")
+    assert "small.onnx.journal.jsonl" in (refused.value.hint or "")
     assert not model.with_name("small.onnx").exists()
+
+
+def test_figures_that_lie_below_cost_nothing_but_size(model: Path, journal: Path) -> None:
+    first, *others = journal.read_bytes().splitlines()
+    lies = [json.dumps(json.loads(line) | {"snr_db": -1e300}).encode() for line in others]
+    journal.write_bytes(b"".join(line + b"\n" for line in (first, *lies)))
+    assert (searched(model, budget="snr=60").worst_snr_db or 0) >= 60
 
 
 @given(place=st.floats(0, 1), junk=st.binary(max_size=8), missing=st.integers(0, 200))

@@ -95,7 +95,7 @@ def compare_levels(
             tried.append(_measured(original, path, level, tune, tell))
         memory = _memory(original, [path for path in paths.values() if path.exists()], tell)
     levels = (replace(each, memory=memory.get(paths[each.level])) for each in tried)
-    return Comparison(memory.get(original.path), original.figure(original.runner), tuple(levels))
+    return Comparison(memory.get(original.path), original.own_figure, tuple(levels))
 
 
 def _measured(

@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ from rnnx_runtime import sealed
 from rnnx_runtime.errors import InputError
 from rnnx_runtime.files import sha256_of_file, writable
 
-_SUFFIX = ".journal.jsonl"
+SUFFIX = ".journal.jsonl"
 _PACKAGES = ("rnnx", "onnxruntime", "numpy")
 
 Key = tuple[str, frozenset[tuple[str, int]]]  # the name of a point, and its bits
@@ -48,7 +49,7 @@ class Journal:
     """
 
     def __init__(self, dst: str | os.PathLike[str], original: Original) -> None:
-        self.path = writable(f"{os.fspath(writable(dst))}{_SUFFIX}")
+        self.path = writable(f"{os.fspath(writable(dst))}{SUFFIX}")
         self._identity = _identity(original)
         self.points: Points = self._read() if self.path.exists() else {}
 
@@ -140,14 +141,14 @@ def _parsed(line: bytes) -> tuple[Key, Point | None]:
     record = json.loads(line)
     name, bits, size = str(record["name"]), dict(record["bits"]), record["bytes"]
     key = name, frozenset((str(part), _whole(count)) for part, count in bits.items())
-    if size is None:
+    if size is None and not bits:  # a level; a mixture can always be made
         return key, None
     snr_db, figure = _number(record["snr_db"]), _number(record["figure"])
     return key, Point(name, _whole(size), snr_db, bits, figure)
 
 
 def _whole(value: Any) -> int:
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 1 <= value <= sys.maxsize:
         raise ValueError(f"{value!r} is no count")
     return value
 

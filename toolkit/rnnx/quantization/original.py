@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable
@@ -60,6 +61,7 @@ class Original:
         given: what a level is given.
         measured_on: `"calibration data"` or `"random inputs"`.
         metric: the user's own.
+        own_figure: what the metric gives for the artifact; None without one, or where it is NaN.
     """
 
     path: Path
@@ -73,6 +75,7 @@ class Original:
     given: Given
     measured_on: str
     metric: Metric | None
+    own_figure: float | None = None
 
     def open(self, path: Path) -> Runner:
         """Open an artifact that is to do the same."""
@@ -149,7 +152,7 @@ def open_original(
     data = _data(calibration, contract, batch, has_labels=metric is not None)
     runs = _deployed(data, contract, batch)
     observed = nothing if calibration is None else cache(partial(hessians, path, contract, runs))
-    return Original(
+    original = Original(
         path=Path(path),
         bytes=Path(path).stat().st_size,
         contract=contract,
@@ -163,6 +166,7 @@ def open_original(
         # Nothing is held to the limit that a Metric must have.
         metric=None if metric is None else Metric(metric, drop=0.0),
     )
+    return dataclasses.replace(original, own_figure=original.figure(original.runner))
 
 
 def is_quantized(node: ir.Node) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from rnnx.quantization.budget import Budget
 from rnnx.quantization.calibration import Calibration
 from rnnx.quantization.folder import quantize_folder
-from rnnx.quantization.journal import Journal
+from rnnx.quantization.journal import SUFFIX, Journal
 from rnnx.quantization.levels import LEVELS
 from rnnx.quantization.making import Apply, Made, make, record_of
 from rnnx.quantization.original import Function, Original, open_original
@@ -119,7 +119,7 @@ def _write_within(
 ) -> QuantizationReport:
     """Write the best that keeps a budget."""
     budget.hold(original.metric)
-    budget = budget.from_reference(original.figure(original.runner))
+    budget = budget.from_reference(original.own_figure)
     with Journal(dst, original) as journal:
         if journal.points:
             tell(f"going on: {len(journal.points)} files were measured before ({journal.path})")
@@ -163,14 +163,16 @@ def _written(original: Original, dst: str | os.PathLike[str], plan: _Plan) -> Qu
             source_bytes=original.bytes,
             output_bytes=made.write(record, beside),
             step_time_ratio=original.step_time(made.runner),
-            source_figure=original.figure(original.runner),
+            source_figure=original.own_figure,
             notes=(*plan.timed, *made.change.notes, *quality.notes, *rounding),
         )
-        report = _with_search(report, plan)
+        report = _with_search(report, plan, dst)
     return dataclasses.replace(report, notes=(*report.notes, *_advice(report, made)))
 
 
-def _with_search(report: QuantizationReport, plan: _Plan) -> QuantizationReport:
+def _with_search(
+    report: QuantizationReport, plan: _Plan, dst: str | os.PathLike[str]
+) -> QuantizationReport:
     """The report with what was searched; of what was chosen, the file itself is what counts.
 
     Raises:
@@ -189,7 +191,7 @@ def _with_search(report: QuantizationReport, plan: _Plan) -> QuantizationReport:
     if not budget.is_met(chosen):
         raise QuantizationError(
             f"the file does not keep {budget}, as it did when it was measured first",
-            hint="Run again without what was kept of that: remove the file .journal.jsonl.",
+            hint=f"Remove {os.fspath(dst)}{SUFFIX}, which tells of that, and run again.",
         )
     front = tuple(chosen if point is found.chosen else point for point in found.front)
     levels = tuple(chosen if point is found.chosen else point for point in found.levels)

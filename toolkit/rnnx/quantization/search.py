@@ -83,7 +83,7 @@ def _alone(trial: Trial, tell: Tell) -> Alone:
 
 def _noise(point: Point) -> float:
     """The power of the error over that of the output."""
-    return 0.0 if point.snr_db is None else float(10 ** (-point.snr_db / 10))
+    return 0.0 if point.snr_db is None else float(10 ** min(-point.snr_db / 10, 300))
 
 
 def _path(mixture: Mixture, alone: Alone) -> list[Bits]:
