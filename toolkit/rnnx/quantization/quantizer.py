@@ -241,10 +241,10 @@ def _advice(report: QuantizationReport, made: Made) -> list[str]:
     advice = []
     if report.measured_on == "random inputs":
         advice.append("Measured on random inputs: give calibration data to measure on yours.")
-    if made.computes and report.step_time_ratio > _SLOWER:
-        level = KEEPING[report.chosen.name if report.chosen else report.level]
+    keeping = KEEPING.get(report.chosen.name if report.chosen else report.level)
+    if keeping and made.computes and report.step_time_ratio > _SLOWER:
         advice.append(
-            f"A step is slower than before: {level} is about as small, and computes in float32."
+            f"A step is slower than before: {keeping} is about as small, and computes in float32."
         )
     if report.output_bytes >= report.source_bytes:
         advice.append("The file is no smaller: the network is too small to gain from this.")
