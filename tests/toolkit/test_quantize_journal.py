@@ -122,7 +122,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.with_name("small.onnx").read_bytes()
 
 
-@pytest.mark.parametrize("after", [1, 3, 4, 5])
+@pytest.mark.parametrize("after", [1, 4, pytest.param(5, marks=pytest.mark.full)])
 def test_a_search_goes_on_where_it_was_ended(
     model: Path, measured: list[object], after: int
 ) -> None:
