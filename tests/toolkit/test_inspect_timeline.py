@@ -190,7 +190,7 @@ def test_an_unknown_ending_is_refused(
 
 def test_a_folder_that_is_not_there_is_told(offline: Path, tmp_path: Path, capsys: Capture) -> None:
     ended = run(capsys, "inspect", offline, "--picture", tmp_path / "no" / "p.png")
-    assert_refused(ended, "No such file or directory")
+    assert_refused(ended, "no folder")
 
 
 def test_without_matplotlib_the_extra_is_named(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -16,10 +17,10 @@ import rnnx
 from quantizable import offline_artifact, streaming_lstm
 from rnnx import starting
 from rnnx.cli import main
-from rnnx.quantization import comparison, quality, quantizer
+from rnnx.quantization import comparison, quality, quantizer, tuning
 from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.comparison import Compared, compare_levels
-from rnnx.quantization.levels import LEVELS, int8_store
+from rnnx.quantization.levels import LEVELS, int8, int8_store
 from rnnx_runtime import InputError
 
 Array = npt.NDArray[Any]
@@ -28,6 +29,7 @@ Array = npt.NDArray[Any]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quality, "_SECONDS", 0.0)
+    monkeypatch.setattr(tuning, "_SECONDS", 0.0)
     monkeypatch.setattr(starting, "_PROCESSES", 1)
 
 
@@ -72,7 +74,6 @@ def _run(*arguments: object) -> int:
 
 def test_every_figure_is_that_of_the_file_that_the_level_writes(model: Path) -> None:
     runs = [_heldout(40), _heldout(30, batch=2)]
-    inputs = [{"x": run["x"]} for run in runs]
     found = compare_levels(model, calibration=iter(runs), metric=accuracy)  # read only once
     wanted = [_outputs(model, run) for run in runs]
     scores = [accuracy({"y": y}, run) for y, run in zip(wanted, runs, strict=True)]
@@ -80,12 +81,12 @@ def test_every_figure_is_that_of_the_file_that_the_level_writes(model: Path) -> 
     assert [each.level for each in found.levels] == list(LEVELS)
     for each in found.levels:
         alone = model.with_name(f"{each.level}.onnx")
-        report = rnnx.quantize(model, alone, level=each.level, calibration=inputs)
+        report = rnnx.quantize(model, alone, level=each.level, calibration=runs, metric=accuracy)
         outputs = [_outputs(alone, run) for run in runs]
         pairs = zip(outputs, wanted, strict=True)
         same = np.concatenate([(y.argmax(-1) == w.argmax(-1)).ravel() for y, w in pairs])
         scores = [accuracy({"y": y}, run) for y, run in zip(outputs, runs, strict=True)]
-        assert each.figure == pytest.approx(np.mean(scores))
+        assert each.figure == report.figure == pytest.approx(np.mean(scores))
         assert each.agreement == pytest.approx(same.mean())
         assert each.report is not None
         assert each.report.output_bytes == report.output_bytes
@@ -235,6 +236,54 @@ def test_a_metric_without_data_and_labels_without_a_metric_are_refused(model: Pa
         compare_levels(model, metric=accuracy)
     with pytest.raises(InputError, match="classes"):
         compare_levels(model, calibration=_heldout(9))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_it_compares_as_it_is_deployed(
+    model: Path, levels: Callable[..., None], batch: int
+) -> None:
+    levels(**{"int8": int8.apply})
+    run = _heldout(48, batch=3)
+    found = compare_levels(model, calibration=run, chunk=6, batch=batch, metric=accuracy)
+    (each,) = found.levels
+    assert each.report is not None
+    assert (each.report.chunk, each.report.batch) == (6, batch)
+    alone = model.with_name("alone.onnx")
+    rnnx.quantize(model, alone, calibration={"x": run["x"]}, chunk=6, batch=batch)
+    outputs = [_in_chunks(alone, run["x"][i : i + batch]) for i in range(0, 3, batch)]
+    wanted = accuracy({"y": np.concatenate(outputs)}, run)
+    assert each.figure == pytest.approx(wanted)
+
+
+def _in_chunks(path: Path, x: Array) -> Array:
+    stream = rnnx.Stream(path, batch=len(x))
+    return np.concatenate([np.asarray(stream.feed(x[:, t : t + 6])) for t in range(0, 48, 6)], 1)
+
+
+def test_levels_that_compute_are_tuned_and_the_others_are_not(
+    model: Path, levels: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    levels(**{"int8-store": int8_store.apply, "int8": int8.apply})
+    assert _run("quantize", model, "--compare", "--tune", "--json") == 0
+    store, computing = json.loads(capsys.readouterr().out)["levels"]
+    assert not any("timed here" in note for note in store["report"]["notes"])
+    assert any("timed here" in note for note in computing["report"]["notes"])
+
+
+def test_onnx_from_elsewhere_is_compared_without_its_memory(
+    tmp_path: Path, levels: Callable[..., None]
+) -> None:
+    levels(**{"int8-store": int8_store.apply})
+    offline_artifact(tmp_path / "m.onnx")
+    plain = onnx.load(tmp_path / "m.onnx")
+    del plain.metadata_props[:]
+    onnx.save(plain, tmp_path / "m.onnx")
+    found = compare_levels(tmp_path / "m.onnx")
+    report = rnnx.quantize(tmp_path / "m.onnx", tmp_path / "s.onnx", level="int8-store")
+    (each,) = found.levels
+    assert each.report is not None
+    assert each.report.snr_db == report.snr_db
+    assert (found.memory, each.memory) == (None, None)
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:

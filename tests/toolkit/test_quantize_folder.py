@@ -83,6 +83,14 @@ def test_the_report_is_of_both_files(src: Path, tmp_path: Path) -> None:
     assert sum(report.changed.values()) == sum(sum(part.changed.values()) for part in parts)
 
 
+def test_each_file_keeps_the_budget_and_the_reasons_are_of_both(src: Path, tmp_path: Path) -> None:
+    report = rnnx.quantize(src, tmp_path / "small", level="auto", budget="snr=55")
+    assert min(report.snr_db.values()) >= 55
+    assert {reason.split(":")[0] for reason in report.reasons} == set(FILES)
+    assert (report.chosen, report.front, report.levels) == (None, (), ())
+    assert [path.name for path in (tmp_path / "small").glob("*journal*")] == []
+
+
 def test_the_single_file_is_left_behind_and_told(src: Path, tmp_path: Path) -> None:
     (src / "greedy.onnx").write_bytes((src / "step.onnx").read_bytes())
     report = rnnx.quantize(src, tmp_path / "small", level="fp16-store")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from rnnx.picture_file import save
 from rnnx_exporters.timetable import Row
-from rnnx_runtime.errors import InputError
 
-_ENDINGS = (".png", ".svg", ".pdf")
 _ROW_INCHES, _MOST_ROWS = 0.32, 80
 _SEEN, _AHEAD, _BEFORE = "tab:blue", "tab:orange", "tab:green"
 _LEGEND = (("all before", _BEFORE), ("before", _SEEN), ("ahead", _AHEAD))
@@ -29,9 +27,6 @@ def draw(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     Raises:
         InputError: the file has another ending.
     """
-    ending = Path(path).suffix.lower()
-    if ending not in _ENDINGS:
-        raise InputError(f"{os.fspath(path)!r} is no .png, .svg or .pdf file", hint="Name it so.")
     shown = _telling(rows)[:_MOST_ROWS]
     figure = Figure(figsize=(9, 1.6 + _ROW_INCHES * len(shown)), dpi=120, layout="constrained")
     axes = figure.subplots()
@@ -47,7 +42,7 @@ def draw(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     axes.set_xlabel("input frames, counted from the one that stands at the frame's own place")
     axes.set_title("What a frame of each wire saw, and (right) how it comes")
     axes.legend(handles=[Patch(color=c, label=name) for name, c in _LEGEND], loc="best", fontsize=8)
-    figure.savefig(os.fspath(path))
+    save(figure, path)
 
 
 def _telling(rows: Sequence[Row]) -> list[Row]:

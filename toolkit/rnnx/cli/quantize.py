@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from rnnx.table import render
 if TYPE_CHECKING:
     from rnnx.quantization import QuantizationReport
     from rnnx.quantization.comparison import Compared
+    from rnnx.quantization.report import Point
 
 
 @click.command("quantize")
@@ -52,16 +53,22 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--budget",
-    metavar="snr=DB|size=SIZE",
-    help="For --level auto: the least SNR of any output (snr=35), or the most the file may take"
-    " (size=200KB).",
+    metavar="snr=DB|size=SIZE|metric=PERCENT",
+    help="For --level auto: the least SNR of any output (snr=35), the most the file may take"
+    " (size=200KB), or by how much the --metric may be worse than the original's (metric=-0.5%"
+    " where a higher figure is better, metric=+0.5% where a lower one is).",
+)
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False),
+    help="With --level auto, draw what was measured into this file (.png, .svg or .pdf).",
 )
 @click.option("--compare", is_flag=True, help="Measure all levels side by side; write none.")
 @click.option(
     "--metric",
     metavar="SPEC",
-    help="With --compare, your own figure over --calibrate: module:function or path.py:function,"
-    " called with the outputs and the inputs by name, and with what else the .npz holds.",
+    help="Your own figure over --calibrate: module:function or path.py:function, called with the"
+    " outputs and the inputs by name, and with what else the .npz holds.",
 )
 @as_json
 def command(
@@ -73,6 +80,7 @@ def command(
     batch: int | None,
     tune: bool,
     budget: str | None,
+    picture: str | None,
     compare: bool,
     metric: str | None,
     as_json: bool,
@@ -86,34 +94,63 @@ def command(
         rnnx quantize model.onnx --compare
         rnnx quantize model.onnx --compare --calibrate heldout.npz --metric score.py:accuracy
         rnnx quantize model.onnx -o small.onnx --level auto --budget snr=35
+        rnnx quantize model.onnx -o small.onnx --level auto --budget metric=-0.5% \\
+            --metric score.py:accuracy --calibrate heldout.npz
         rnnx quantize model.onnx -o small.onnx --level int8 --calibrate data.py:sequences
     """
-    if compare and (chunk or batch or tune or budget):
-        raise click.UsageError("--chunk, --batch, --tune and --budget go without --compare.")
-    if compare:
-        _compare(model, calibrate, metric, as_json)
-        return
-    if metric is not None:
-        raise click.UsageError("--metric is measured by --compare only.")
-    if output is None:
+    from rnnx.user_code import load_function
+
+    if not compare and output is None:
         raise click.UsageError("Give the file to write with -o, or --compare.")
+    if compare and (output or budget):
+        raise click.UsageError(
+            "--compare writes nothing and has no budget: leave -o and --budget out."
+        )
+    if picture is not None:
+        _refuse_picture(picture, level)
+    function = None if metric is None else load_function(metric)
+    options: dict[str, Any] = {
+        "calibration": calibrate,
+        "chunk": chunk,
+        "batch": batch,
+        "tune": tune,
+        "metric": function,
+        "tell": talk,
+    }
+    if output is None:
+        _compare(model, metric, options, as_json)
+        return
     from rnnx.quantization import quantize
 
     talk(f"quantizing {model} and measuring it against the original ...")
-    report = quantize(
-        model,
-        output,
-        level=level,
-        calibration=calibrate,
-        chunk=chunk,
-        batch=batch,
-        tune=tune,
-        budget=budget,
-        tell=talk,
-    )
+    report = quantize(model, output, level=level, budget=budget, **options)
+    if picture is not None:
+        _draw(picture, report)
     if as_json:
         click.echo(report.to_json())
-        return
+    else:
+        _tell(report, model, output)
+
+
+def _refuse_picture(picture: str, level: str) -> None:
+    """Refuse what cannot be drawn before anything is measured."""
+    import matplotlib  # noqa: F401
+
+    from rnnx.picture_file import refuse_unfit
+
+    if level != "auto":
+        raise click.UsageError("--picture draws what --level auto measured: give that level.")
+    refuse_unfit(picture)
+
+
+def _draw(picture: str, report: QuantizationReport) -> None:
+    from rnnx.quantization.front_picture import draw
+
+    draw(picture, report)
+    talk(f"drew {picture}")
+
+
+def _tell(report: QuantizationReport, model: str, output: str) -> None:
     click.echo(_table(report))
     if report.front:
         click.echo(f"\n{_front(report)}")
@@ -124,27 +161,31 @@ def command(
 
 
 def _front(report: QuantizationReport) -> str:
-    """What nothing else beats in both size and SNR, smallest first; a star at what was taken."""
-    rows = [
-        [
-            f"{point.name} *" if point == report.chosen else point.name,
-            human_bytes(point.bytes),
-            f"{report.source_bytes / point.bytes:.2f}",
-            f"{point.snr_db:.1f} dB",
-        ]
-        for point in report.front
+    """What nothing else beats, smallest first, and the levels; a star at what was taken."""
+    beaten = [point for point in report.levels if point not in report.front]
+    points = sorted([*report.front, *beaten], key=lambda point: point.bytes)
+    rows = [[*_point(point, report), "beaten" if point in beaten else ""] for point in points]
+    head = ["measured", "size", "times smaller", "step time", "worst SNR", report.metric or ""]
+    return _filled([*head, "by others"], rows)
+
+
+def _point(point: Point, report: QuantizationReport) -> list[str]:
+    return [
+        f"{point.name} *" if point == report.chosen else point.name,
+        human_bytes(point.bytes),
+        f"{report.source_bytes / point.bytes:.2f}",
+        "" if point.step_time_ratio is None else f"{point.step_time_ratio:.2f}",
+        _decibels(point.snr_db),
+        _number(point.figure),
     ]
-    return render(["measured", "size", "times smaller", "worst SNR"], rows)
 
 
-def _compare(model: str, calibrate: str | None, metric: str | None, as_json: bool) -> None:
+def _compare(model: str, metric: str | None, options: dict[str, Any], as_json: bool) -> None:
     import dataclasses
 
     from rnnx.quantization.comparison import compare_levels
-    from rnnx.user_code import load_function
 
-    function = None if metric is None else load_function(metric)
-    found = compare_levels(model, calibration=calibrate, metric=function, tell=talk)
+    found = compare_levels(model, **options)
     if as_json:
         print_json({"model": model, "metric": metric, **dataclasses.asdict(found)})
         return
@@ -161,13 +202,12 @@ def _compared(each: Compared) -> list[str]:
     report = each.report
     if report is None:
         return [each.level, "refused", *[""] * 6]
-    worst = report.worst_snr_db
     return [
         each.level,
         human_bytes(report.output_bytes),
         f"{report.ratio:.2f}",
         f"{report.step_time_ratio:.2f}",
-        "" if worst is None else f"{worst:.1f} dB",
+        _decibels(report.worst_snr_db),
         "" if each.agreement is None else f"{100 * each.agreement:.1f} %",
         _bytes(each.memory),
         _number(each.figure),
@@ -185,6 +225,10 @@ def _bytes(count: float | None) -> str:
     return "" if count is None else human_bytes(int(count))
 
 
+def _decibels(snr_db: float | None) -> str:
+    return "" if snr_db is None else f"{snr_db:.1f} dB"
+
+
 def _number(figure: float | None) -> str:
     return "" if figure is None else f"{figure:.6g}"
 
@@ -198,6 +242,7 @@ def _table(report: QuantizationReport) -> str:
         ["size", f"{sizes} ({report.ratio:.2f}x smaller)"],
         *([f"SNR of {name}", f"{snr:.1f} dB"] for name, snr in report.snr_db.items()),
         *_agreement(report),
+        *_figures(report),
         ["step time", f"{report.step_time_ratio:.2f}x the original's"],
         ["measured at", _deployed(report)],
         ["invariance", INVARIANCE[report.invariance]],
@@ -210,6 +255,13 @@ def _agreement(report: QuantizationReport) -> list[list[str]]:
     if report.agreement is None:
         return []
     return [["top-1 agreement", f"{100 * report.agreement:.1f} %"]]
+
+
+def _figures(report: QuantizationReport) -> list[list[str]]:
+    if report.metric is None:
+        return []
+    figures = map(_number, (report.figure, report.source_figure))
+    return [[report.metric, "{}, the original {}".format(*figures)]]
 
 
 def _deployed(report: QuantizationReport) -> str:

@@ -54,6 +54,11 @@ class Metric:
         """The function's."""
         return getattr(self.function, "__name__", type(self.function).__name__)
 
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a lower figure is better."""
+        return bool(getattr(self.function, "lower_is_better", False))
+
     def figure(self, outputs: Arrays, inputs: Arrays) -> float:
         """What the function gives.
 
@@ -67,7 +72,7 @@ class Metric:
 
     def passes(self, figure: float, reference: float) -> bool:
         """Whether a figure keeps the limits; NaN never does."""
-        sign = -1.0 if self._lower_is_better else 1.0
+        sign = -1.0 if self.lower_is_better else 1.0
         above = self.floor is None or sign * figure >= sign * self.floor
         near = self.drop is None or sign * (reference - figure) <= self._allowed(reference)
         return not math.isnan(figure) and above and near
@@ -75,14 +80,10 @@ class Metric:
     @property
     def limits(self) -> str:
         """What passes, for a person."""
-        side = "at most" if self._lower_is_better else "at least"
+        side = "at most" if self.lower_is_better else "at least"
         parts = [] if self.floor is None else [f"{side} {self.floor:g}"]
         parts += [] if self.drop is None else [f"worse than the reference by {self.drop} at most"]
         return ", ".join(parts)
-
-    @property
-    def _lower_is_better(self) -> bool:
-        return bool(getattr(self.function, "lower_is_better", False))
 
     def _allowed(self, reference: float) -> float:
         text = str(0.0 if self.drop is None else self.drop)

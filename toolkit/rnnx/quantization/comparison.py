@@ -7,25 +7,16 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 
-from rnnx.parity.metric import Arrays, Metric
-from rnnx.quantization.calibration import (
-    Calibration,
-    Feeds,
-    random_calibration,
-    read_calibration,
-)
+from rnnx.quantization.calibration import Calibration
 from rnnx.quantization.levels import LEVELS
-from rnnx.quantization.quality import open_runner
-from rnnx.quantization.quantizer import quantize
+from rnnx.quantization.original import Function, Original, open_original
+from rnnx.quantization.quantizer import KEEPING, write_level
 from rnnx.quantization.report import QuantizationReport
 from rnnx.starting import starts
-from rnnx_runtime.chunks import in_a_row
-from rnnx_runtime.contract import Contract, load_contract
+from rnnx_exporters.artifact import load_graph
+from rnnx_runtime.contract import METADATA_KEY
 from rnnx_runtime.errors import InputError, QuantizationError
-
-Function = Callable[[Arrays, Arrays], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +46,13 @@ class Comparison:
     """An artifact, and what each level would make of it.
 
     Attributes:
-        memory: bytes that opening the artifact itself and a first call take beyond the imports.
+        memory: bytes that opening the artifact itself and a first call take beyond the imports;
+            None for ONNX from elsewhere, which the runner does not open.
         figure: what the metric gives for the artifact itself; None without one.
         levels: what each level would cost.
     """
 
-    memory: float
+    memory: float | None
     figure: float | None
     levels: tuple[Compared, ...]
 
@@ -69,93 +61,60 @@ def compare_levels(
     src: str | os.PathLike[str],
     *,
     calibration: Calibration | None = None,
+    chunk: int | None = None,
+    batch: int | None = None,
+    tune: bool = False,
     metric: Function | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
     """Quantize an artifact to every level, and measure each.
 
     Args:
-        src: the artifact.
-        calibration: as `quantize` takes it.
-        metric: as `rnnx.parity.Metric` takes it: gives a figure for the outputs and the inputs by
-            name, labels among these, of one run. What is shown is the mean over the runs, each run
-            as it is deployed: one frame after another where the artifact streams.
+        src: an artifact, or any ONNX file that onnxruntime runs.
+        calibration, chunk, batch, metric: as `quantize` takes them.
+        tune: time the ways to compute each recurrent layer, where a level has several.
         tell: is told what is being done.
 
     Raises:
         ArtifactError: `src` is missing, not ONNX, or damaged.
-        InputError: the calibration data does not fit, the metric has none, raises or gives no
-            number, or `src` is a folder.
+        InputError: the calibration data, the chunk or the batch does not fit, the metric has no
+            data, raises or gives no number, or `src` is a folder.
+        QuantizationError: `src` is quantized already.
     """
     if Path(src).is_dir():
         raise InputError(
             f"{os.fspath(src)!r} is a folder of an encoder-decoder",
             hint="Compare each of its two files by itself.",
         )
-    contract = load_contract(src)
-    data = _Data(contract, _runs(calibration, contract, metric), calibration is None, metric)
-    original = data.outputs(src)
+    original = open_original(src, calibration=calibration, chunk=chunk, batch=batch, metric=metric)
     with tempfile.TemporaryDirectory() as folder:
         paths = {level: Path(folder, f"{level}.onnx") for level in LEVELS}
         tried = []
         for level, path in paths.items():
             tell(f"measuring {level} ...")
-            tried.append(_measured(src, path, level, data, original))
-        written = [each.level for each in tried if each.report]
-        files = [os.fspath(src), *(os.fspath(paths[level]) for level in written)]
-        tell(f"starting each of {len(files)} files a few times ...")
-        own, *memories = (s.memory for s in starts(files, chunk=contract.first_chunk, batch=1))
-    memory = dict(zip(written, memories, strict=True))
-    levels = (replace(each, memory=memory.get(each.level)) for each in tried)
-    return Comparison(own, data.figure(original), tuple(levels))
-
-
-@dataclass(frozen=True, slots=True)
-class _Data:
-    """What all levels are measured on."""
-
-    contract: Contract
-    runs: list[Feeds]  # labels among them where there is a metric
-    is_random: bool
-    metric: Function | None
-
-    def inputs(self) -> list[Feeds]:
-        names = [port.name for port in self.contract.inputs]
-        return [{name: run[name] for name in names} for run in self.runs]
-
-    def outputs(self, path: str | os.PathLike[str]) -> list[Arrays]:
-        """What comes out for each run as deployed."""
-        runner, ports = open_runner(path, self.contract), self.contract.outputs
-        return [in_a_row(ports, list(runner.outputs(inputs))) for inputs in self.inputs()]
-
-    def figure(self, outputs: list[Arrays]) -> float | None:
-        """The mean over the runs."""
-        if self.metric is None:
-            return None
-        metric = Metric(self.metric, drop=0.0)  # nothing is held to the limit that it must have
-        return fmean(map(metric.figure, outputs, self.runs))
-
-
-def _runs(
-    calibration: Calibration | None, contract: Contract, metric: Function | None
-) -> list[Feeds]:
-    if calibration is not None:
-        return read_calibration(calibration, contract, has_labels=metric is not None)
-    if metric is not None:
-        raise InputError(
-            "the metric has no sequences to be measured on",
-            hint="Give calibration data: held-out inputs, and the labels that the metric reads.",
-        )
-    return random_calibration(contract)
+            tried.append(_measured(original, path, level, tune, tell))
+        memory = _memory(original, [path for path in paths.values() if path.exists()], tell)
+    levels = (replace(each, memory=memory.get(paths[each.level])) for each in tried)
+    return Comparison(memory.get(original.path), original.own_figure, tuple(levels))
 
 
 def _measured(
-    src: str | os.PathLike[str], dst: Path, level: str, data: _Data, original: list[Arrays]
+    original: Original, path: Path, level: str, tune: bool, tell: Callable[[str], None]
 ) -> Compared:
-    calibration = None if data.is_random else data.inputs()
     try:
-        report = quantize(src, dst, level=level, calibration=calibration)
+        report = write_level(original, path, level, tune=tune and level in KEEPING, tell=tell)
     except QuantizationError as error:
         return Compared(level, reason=str(error))
-    figure = data.figure(data.outputs(dst)) if data.metric else None
-    return Compared(level, report, agreement=report.agreement, figure=figure)
+    return Compared(level, report, agreement=report.agreement, figure=report.figure)
+
+
+def _memory(
+    original: Original, paths: list[Path], tell: Callable[[str], None]
+) -> dict[Path, float]:
+    """What each file takes in a process of its own, where there is a contract to run it by."""
+    if METADATA_KEY not in load_graph(original.path).metadata_props:
+        return {}
+    files = [original.path, *paths]
+    tell(f"starting each of {len(files)} files a few times ...")
+    found = starts([*map(str, files)], chunk=original.chunk or 1, batch=original.batch or 1)
+    return dict(zip(files, (start.memory for start in found), strict=True))

@@ -30,7 +30,8 @@ def quantize_folder(
 
     Returns:
         One report of both files: outputs as `encoder.m000` and `step.logits`, the weaker
-        invariance; chunk, batch, agreement and time are the step's.
+        invariance; chunk, batch, agreement and time are the step's. What level auto measured of
+        each is left out, but for the reasons.
 
     Raises:
         ArtifactError: `src` is no encoder-decoder, or `dst` holds something else.
@@ -61,6 +62,15 @@ def _together(reports: Mapping[str, QuantizationReport]) -> QuantizationReport:
         output_bytes=sum(report.output_bytes for report in reports.values()),
         changed=dict(sorted(changed.items())),
         snr_db=snr,
+        bits={},
+        chosen=None,
+        front=(),
+        levels=(),
+        reasons=tuple(
+            f"{Path(name).stem}: {reason}"
+            for name, report in reports.items()
+            for reason in report.reasons
+        ),
         invariance=max((report.invariance for report in reports.values()), key=_WEAKER.index),
         notes=tuple(dict.fromkeys(note for one in reports.values() for note in one.notes)),
     )

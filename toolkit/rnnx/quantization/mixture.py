@@ -18,13 +18,13 @@ from rnnx.quantization.forms import Form, Joined, Plain
 from rnnx.quantization.levels.int4_store import in_nibbles
 from rnnx.quantization.levels.int8_store import in_rows
 from rnnx.quantization.observing import names_of
-from rnnx.quantization.store import store_weights
+from rnnx.quantization.store import OVERHEAD_BYTES, store_weights
 from rnnx.quantization.weights import Weight, find_weights
 
 Array = npt.NDArray[Any]
 
 BITS = (4, 8, 16)
-_LEAST_BYTES = 4096  # of a part in float32: smaller ones are kept in 16 bits
+_LEAST_BYTES = 4096  # of a part in float32: smaller ones stay so
 _GATES = {"GRU": 3, "LSTM": 4}  # the candidate's rows come last
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -54,10 +54,9 @@ class Mixture:
         weights = list(find_weights(model))
         self._hessians = hessians
         self._forms: dict[tuple[Part, int], Form] = {}
-        self._sizes = {part: a.nbytes for w in weights for part, a in _parts_of(w).items()}
-        self.parts = [part for part, size in self._sizes.items() if size >= _LEAST_BYTES]
         for weight in weights:
             self._keep(weight)
+        self.parts = [part for w in weights for part in _parts_of(w) if self._is_worth(part)]
 
     def apply(self, model: ir.Model, bits: Mapping[Part, int]) -> Change:
         """Keep the weights of a graph of the same artifact so; parts not named in float32."""
@@ -75,6 +74,12 @@ class Mixture:
             self._forms[part, 16] = Plain(array.astype(np.float16) if half else array)
             self._forms[part, 8] = in_rows(array, weight.summed)
             self._forms[part, 4] = in_nibbles(array, weight.summed, hessians)
+
+    def _is_worth(self, part: Part) -> bool:
+        """Whether fewer bits are fewer bytes: rows of a weight or two have their scales besides."""
+        sizes = [self.size(part, bits) for bits in (*BITS, 32)]
+        saved = sizes[-1] - self.size(part, 8)
+        return sizes == sorted(sizes) and saved >= OVERHEAD_BYTES and sizes[-1] >= _LEAST_BYTES
 
     def _form(self, weight: Weight, bits: Mapping[Part, int]) -> Form:
         forms = [self._forms[part, bits.get(part, 32)] for part in _parts_of(weight)]

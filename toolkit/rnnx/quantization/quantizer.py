@@ -5,43 +5,31 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-
 from rnnx.quantization.budget import Budget
-from rnnx.quantization.calibration import (
-    Calibration,
-    Feeds,
-    in_batches,
-    random_calibration,
-    read_calibration,
-)
-from rnnx.quantization.change import Change, Given, nothing
+from rnnx.quantization.calibration import Calibration
 from rnnx.quantization.folder import quantize_folder
-from rnnx.quantization.invariance import prove_invariance
+from rnnx.quantization.journal import SUFFIX, Journal
 from rnnx.quantization.levels import LEVELS
-from rnnx.quantization.observing import hessians
-from rnnx.quantization.quality import measure_quality, measure_step_time, open_runner
+from rnnx.quantization.making import Apply, Made, make, record_of
+from rnnx.quantization.original import Function, Original, open_original
 from rnnx.quantization.report import QuantizationReport
-from rnnx.quantization.search import search
+from rnnx.quantization.search import Found, search
+from rnnx.quantization.trial import AUTO
 from rnnx.quantization.tuning import choose_ways
-from rnnx.quantization.writing import sealed, write
-from rnnx_exporters.artifact import load_graph
-from rnnx_exporters.describe import describe
-from rnnx_runtime.contract import METADATA_KEY, Contract, load_contract
 from rnnx_runtime.errors import InputError, QuantizationError
-from rnnx_runtime.files import replacing
-from rnnx_runtime.model import size_along
+from rnnx_runtime.files import replacing, writable
 
-_BY_SIZE: tuple[dict[str, str], list[str]] = ({}, [])  # no layer has a way of its own
-AUTO = "auto"
+Tell = Callable[[str], None]
+
 _SLOWER = 1.1  # what cannot be taken for noise
 
-# What names of quantized operators hold: DynamicQuantizeLSTM, QLinearConv, MatMulNBits, ...
-_QUANTIZED = ("quantize", "qlinear", "integer", "nbits")
+# The levels that compute with what they keep, and those that keep as much and compute in float32.
+KEEPING = {"int8": "int8-store", "int8-block": "int8-store", "int4": "int4-store"}
 
 
 def quantize(
@@ -54,7 +42,8 @@ def quantize(
     batch: int | None = None,
     tune: bool = False,
     budget: str | None = None,
-    tell: Callable[[str], None] = lambda text: None,
+    metric: Function | None = None,
+    tell: Tell = lambda text: None,
 ) -> QuantizationReport:
     """Write `src` to `dst` with smaller weights, and measure what that costs.
 
@@ -81,71 +70,134 @@ def quantize(
         tune: time on this device, at that chunk and batch, every way to compute each recurrent
             layer, and take the fastest, instead of going by its size; float32 where none gains.
         budget: for `"auto"`: `"snr=35"`, the least SNR in dB of any output and state on these
-            runs, or `"size=200KB"`, the most the file may take. Each matrix of each layer, and of
-            GRU and LSTM the gates and the candidate, gets its own bits (see `search`).
+            runs; `"size=200KB"`, the most the file may take; or by how much the figure of `metric`
+            may be worse, relative to the original's: `"metric=-0.5%"` where a higher one is better,
+            `"metric=+0.5%"` where a lower one is. Each matrix of each layer, and of GRU and LSTM
+            the gates and the candidate, gets its own bits (see `search`). What was measured is kept
+            beside `dst` until that is written, so that a search that was ended goes on.
+        metric: as `rnnx.parity.Metric` takes it: gives a figure for the outputs and the inputs by
+            name, labels among these, of one run of the calibration data. The mean is reported.
         tell: is told what is being done.
 
     Raises:
         InputError: `level` is unknown, the calibration data does not fit, or `src` cannot run such
-            chunks or batches, or there is nothing to tune.
+            chunks or batches, there is nothing to tune, the metric raises or gives no number, or
+            what was kept beside `dst` is of another search.
         ArtifactError: `src` is missing, not ONNX, or damaged; `dst` has no folder.
         QuantizationError: nothing would change, `src` is quantized already, the result gives NaN or
-            infinity, or the level does not hold what it promises. Nothing is written.
+            infinity, nothing keeps the budget, or the level does not hold what it promises. Nothing
+            is written.
     """
     _refuse_unknown(level)
     wanted = _budget(level, budget, tune)
     if Path(src).is_dir():
-        _refuse_data(calibration)
+        _refuse_for_folder(calibration, metric, wanted)
         options: dict[str, Any] = {"chunk": chunk, "batch": batch, "tune": tune, "budget": budget}
-        options["tell"] = tell
-        return quantize_folder(partial(quantize, level=level, **options), src, dst)
-    model = load_graph(src)
-    contract = _contract(model, src)
-    _refuse_unusable(model, contract, src)
-    chunk = _chunk(contract, chunk)
-    runs = _runs(calibration, contract, batch)
-    ways, timed = _BY_SIZE
+        return quantize_folder(partial(quantize, level=level, tell=tell, **options), src, dst)
+    writable(dst)
+    original = open_original(src, calibration=calibration, chunk=chunk, batch=batch, metric=metric)
+    if wanted is None:
+        return write_level(original, dst, level, tune=tune, tell=tell)
+    return _write_within(original, dst, wanted, tell)
+
+
+def write_level(
+    original: Original, dst: str | os.PathLike[str], level: str, *, tune: bool, tell: Tell
+) -> QuantizationReport:
+    """Write an artifact at a level, and measure it, as `quantize` does."""
+    apply, given, timed = LEVELS[level], original.given, list[str]()
     if tune:
-        ways, timed = choose_ways(src, contract, LEVELS[level], runs[0], chunk, tell)
-    observed = nothing if calibration is None else partial(hessians, src, contract, runs)
-    given = Given(observed=observed, streaming=contract.streaming, ways=ways)
-    found = wanted and search(src, contract, given, wanted, runs, chunk, tell)
-    apply = found.apply if found else lambda each: LEVELS[level](each, given)
-    change = _applied(apply, model, level, src)
-    record: dict[str, Any] = {
-        "level": level,
-        "changed": dict(sorted(change.changed.items())),
-        "measured_on": "random inputs" if calibration is None else "calibration data",
-        "chunk": chunk,
-        "batch": size_along(contract, runs[0], "batch") or 1,
-    }
-    if found:
-        record |= {"budget": budget, "bits": dict(found.chosen.bits)}
-    original, told = open_runner(src, contract), sealed(model, contract)
-    with replacing(dst) as beside:
-        write(model, told, record, beside)
-        quantized = open_runner(beside, contract)
-        quality = measure_quality(original, quantized, contract, runs, chunk)
-        invariance, rounding = prove_invariance(
-            original, quantized, contract, runs, change.invariance, chunk
+        ways, timed = choose_ways(
+            original.path, original.contract, apply, original.runs[0], original.chunk, tell
         )
-        record |= {
-            "snr_db": quality.snr_db,
-            "agreement": quality.agreement,
-            "invariance": invariance,
-        }
+        given = dataclasses.replace(given, ways=ways)
+    return _written(original, dst, _Plan(level, lambda model: apply(model, given), tuple(timed)))
+
+
+def _write_within(
+    original: Original, dst: str | os.PathLike[str], budget: Budget, tell: Tell
+) -> QuantizationReport:
+    """Write the best that keeps a budget."""
+    budget.hold(original.metric)
+    budget = budget.from_reference(original.own_figure)
+    with Journal(dst, original) as journal:
+        if journal.points:
+            tell(f"going on: {len(journal.points)} files were measured before ({journal.path})")
+        found = search(original, budget, journal, tell)
+        report = _written(original, dst, _Plan(AUTO, found.apply, budget=budget, found=found))
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be written.
+
+    Attributes:
+        level: the level.
+        apply: makes a graph so.
+        timed: why it computes as it does, in sentences.
+        budget: what level auto has to keep.
+        found: what level auto found.
+    """
+
+    level: str
+    apply: Apply
+    timed: tuple[str, ...] = ()
+    budget: Budget | None = None
+    found: Found | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What the contract and the report tell of the search."""
+        return {"budget": str(self.budget), "bits": self.found.chosen.bits} if self.found else {}
+
+
+def _written(original: Original, dst: str | os.PathLike[str], plan: _Plan) -> QuantizationReport:
+    with replacing(dst) as beside:
+        made = make(original, plan.level, plan.apply, beside)
+        quality, figure = original.quality(made.runner), original.figure(made.runner)
+        invariance, rounding = original.invariance(made.runner, made.change.invariance)
+        record = record_of(original, made, plan.level, quality, figure) | plan.record()
+        record |= {"invariance": invariance}
         report = QuantizationReport(
             **record,
-            source_bytes=Path(src).stat().st_size,
-            output_bytes=write(model, told, record, beside),
-            step_time_ratio=measure_step_time(original, quantized, runs, chunk),
-            notes=(*timed, *change.notes, *quality.notes, *rounding),
-            chosen=found.chosen if found else None,
-            front=found.front if found else (),
-            reasons=found.reasons if found else (),
+            source_bytes=original.bytes,
+            output_bytes=made.write(record, beside),
+            step_time_ratio=original.step_time(made.runner),
+            source_figure=original.own_figure,
+            notes=(*plan.timed, *made.change.notes, *quality.notes, *rounding),
         )
-    advice = _advice(report, computes=any(map(_is_quantized, model.graph.all_nodes())))
-    return dataclasses.replace(report, notes=(*report.notes, *advice))
+        report = _with_search(report, plan, dst)
+    return dataclasses.replace(report, notes=(*report.notes, *_advice(report, made)))
+
+
+def _with_search(
+    report: QuantizationReport, plan: _Plan, dst: str | os.PathLike[str]
+) -> QuantizationReport:
+    """The report with what was searched; of what was chosen, the file itself is what counts.
+
+    Raises:
+        QuantizationError: that does not keep the budget.
+    """
+    found, budget = plan.found, plan.budget
+    if found is None or budget is None:
+        return report
+    chosen = dataclasses.replace(
+        found.chosen,
+        bytes=report.output_bytes,
+        snr_db=report.worst_snr_db,
+        figure=report.figure,
+        step_time_ratio=report.step_time_ratio,
+    )
+    if not budget.is_met(chosen):
+        raise QuantizationError(
+            f"the file does not keep {budget}, as it did when it was measured first",
+            hint=f"Remove {os.fspath(dst)}{SUFFIX}, which tells of that, and run again.",
+        )
+    front = tuple(chosen if point is found.chosen else point for point in found.front)
+    levels = tuple(chosen if point is found.chosen else point for point in found.levels)
+    return dataclasses.replace(
+        report, chosen=chosen, front=front, levels=levels, reasons=found.reasons
+    )
 
 
 def _refuse_unknown(level: str) -> None:
@@ -158,7 +210,8 @@ def _budget(level: str, budget: str | None, tune: bool) -> Budget | None:
     if (level == AUTO) != (budget is not None):
         raise InputError(
             "a budget and the level auto come together",
-            hint="Give level auto and a budget such as snr=35 or size=200KB, or neither.",
+            hint="Give level auto and a budget such as snr=35, size=200KB or metric=-0.5%, or"
+            " neither.",
         )
     if budget is not None and tune:
         raise InputError(
@@ -168,94 +221,31 @@ def _budget(level: str, budget: str | None, tune: bool) -> Budget | None:
     return None if budget is None else Budget.parse(budget)
 
 
-def _refuse_data(calibration: Calibration | None) -> None:
-    if calibration is not None:
+def _refuse_for_folder(
+    calibration: Calibration | None, metric: Function | None, budget: Budget | None
+) -> None:
+    if calibration is not None or metric is not None:
         raise InputError(
             "an encoder-decoder is measured on random inputs only: its two files take other inputs",
-            hint="Leave the calibration data out. To see what a level costs on yours, compare the"
-            " levels for each file by itself.",
+            hint="Leave the calibration data and the metric out. To see what a level costs on your"
+            " data, compare the levels for each file by itself.",
         )
-
-
-def _contract(model: ir.Model, path: str | os.PathLike[str]) -> Contract:
-    """The artifact's contract, or, for ONNX from elsewhere, its inputs and outputs as they are."""
-    if METADATA_KEY in model.metadata_props:
-        return load_contract(path)
-    return describe(model)
-
-
-def _chunk(contract: Contract, chunk: int | None) -> int | None:
-    """Frames fed at a time; None for an artifact that takes whole sequences."""
-    least = contract.chunk_multiple
-    if chunk is None:
-        return least if contract.streaming else None
-    if not contract.streaming:
+    if budget is not None and budget.kind != "snr":
         raise InputError(
-            "the artifact takes whole sequences, no chunks",
-            hint="Leave the chunk out, or export it with streaming=True.",
-        )
-    if chunk < 1 or chunk % least:
-        raise InputError(
-            f"a call of {chunk} frames is not always a run of the network",
-            hint=f"Give a multiple of {least}.",
-        )
-    return chunk
-
-
-def _runs(calibration: Calibration | None, contract: Contract, batch: int | None) -> list[Feeds]:
-    if batch is not None:
-        _refuse_batch(contract, batch)
-    if calibration is None:
-        return random_calibration(contract, batch)
-    runs = read_calibration(calibration, contract)
-    return runs if batch is None else in_batches(runs, contract, batch)
-
-
-def _refuse_batch(contract: Contract, batch: int) -> None:
-    if batch < 1 or (batch > 1 and not contract.has_free_batch):
-        raise InputError(
-            f"the artifact cannot run {batch} sequences at once",
-            hint="Leave the batch out: it runs one." if batch > 1 else "Give one or more.",
+            f"the budget {budget} is one file's, and an encoder-decoder has two",
+            hint="Give snr=35, which each of them keeps.",
         )
 
 
-def _refuse_unusable(model: ir.Model, contract: Contract, path: str | os.PathLike[str]) -> None:
-    quantized = {node.op_type for node in model.graph.all_nodes() if _is_quantized(node)}
-    if contract.quantization or quantized:
-        level = (contract.quantization or {}).get("level") or ", ".join(sorted(quantized))
-        raise QuantizationError(
-            f"{os.fspath(path)!r} is quantized already ({level})",
-            hint="Quantize the float32 artifact it was made from.",
-        )
-
-
-def _is_quantized(node: ir.Node) -> bool:
-    return any(part in node.op_type.lower() for part in _QUANTIZED)
-
-
-def _applied(
-    apply: Callable[[ir.Model], Change],
-    model: ir.Model,
-    level: str,
-    path: str | os.PathLike[str],
-) -> Change:
-    change = apply(model)
-    if not change.changed:
-        reason = " ".join(change.notes) or "It has no float32 weight of a layer rnnx knows."
-        raise QuantizationError(
-            f"level {level!r} would change nothing in {os.fspath(path)!r}. {reason}",
-            hint="Weights of RNN, GRU, LSTM, MatMul, Gemm, Gather, Conv and ConvTranspose become"
-            " smaller where they are float32 initializers.",
-        )
-    return change
-
-
-def _advice(report: QuantizationReport, *, computes: bool) -> list[str]:
+def _advice(report: QuantizationReport, made: Made) -> list[str]:
     advice = []
     if report.measured_on == "random inputs":
         advice.append("Measured on random inputs: give calibration data to measure on yours.")
-    if computes and report.step_time_ratio > _SLOWER:
-        advice.append("A step is slower than before: int8-store is as small, at float32 speed.")
+    keeping = KEEPING.get(report.chosen.name if report.chosen else report.level)
+    if keeping and made.computes and report.step_time_ratio > _SLOWER:
+        advice.append(
+            f"A step is slower than before: {keeping} is about as small, and computes in float32."
+        )
     if report.output_bytes >= report.source_bytes:
         advice.append("The file is no smaller: the network is too small to gain from this.")
     return advice

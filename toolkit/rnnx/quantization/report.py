@@ -21,14 +21,18 @@ class Point:
     Attributes:
         name: the level, or `"mixture"`.
         bytes: of the file.
-        snr_db: of the worst output or state.
+        snr_db: of the worst output or state; None where none could be measured so.
         bits: of each part, by its name; empty for a level.
+        figure: what the metric gives; None without one.
+        step_time_ratio: the time of a step over the original's; None where it was not timed.
     """
 
     name: str
     bytes: int
-    snr_db: float
-    bits: Mapping[str, int]
+    snr_db: float | None
+    bits: Mapping[str, int] = field(default_factory=dict)
+    figure: float | None = None
+    step_time_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +55,14 @@ class QuantizationReport:
         agreement: how often the largest value along the last axis is the same one, over all outputs
             in which there is something to choose from; None where there is none.
         measured_on: `"calibration data"` or `"random inputs"`.
+        metric: the name of the user's own, where there is one.
+        figure, source_figure: what it gives for the two files.
         budget: what level auto was to keep.
         bits: of each part of the weights, where level auto found a mixture.
         chosen: what level auto took.
-        front: what level auto measured and nothing else beats in both bytes and SNR.
+        front: what level auto measured and nothing else beats in both bytes and SNR, or, where the
+            budget is one of the metric, in bytes and that; smallest first.
+        levels: what level auto measured of the other levels.
         reasons: for each part, what level auto measured of it alone.
         notes: what was left as it was and why, and what to know, in sentences.
     """
@@ -71,10 +79,14 @@ class QuantizationReport:
     step_time_ratio: float
     measured_on: str
     notes: tuple[str, ...]
+    metric: str | None = None
+    figure: float | None = None
+    source_figure: float | None = None
     budget: str | None = None
     bits: Mapping[str, int] = field(default_factory=dict)
     chosen: Point | None = None
     front: tuple[Point, ...] = ()
+    levels: tuple[Point, ...] = ()
     reasons: tuple[str, ...] = ()
 
     @property
