@@ -56,7 +56,7 @@ def draw(path: Path, source: Ids, written: Ids, looks: Tensor) -> None:
     """Draw the weights, a row for each letter written."""
     figure = Figure(figsize=(5.5, 5), dpi=80, layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(looks, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(looks.numpy(), cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(source)), LETTERS.words(source))
     axes.set_yticks(range(len(written)), LETTERS.words(written))
     axes.set_xlabel("read")

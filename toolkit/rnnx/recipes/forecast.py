@@ -75,11 +75,12 @@ class Forecaster(nn.Module):
         Returns:
             For each hour the next hour's temperature, °F, float32 `[batch, time, 1]`.
         """
-        temperature, change, when = x.split([1, 1, len(FEATURES) - 2], dim=2)
+        temperature, change, when = torch.split(x, [1, 1, len(FEATURES) - 2], dim=2)
         changes = nn.functional.pad(change.mT / _UNIT, (DAY, 0))  # none before the first hour
         yesterday, difference = self.day(changes).mT.split(1, dim=2)
         hidden, _ = self.recurrent(torch.cat([difference, when], dim=2))
-        return temperature + _UNIT * (yesterday + self.head(hidden))
+        forecasts: torch.Tensor = temperature + _UNIT * (yesterday + self.head(hidden))
+        return forecasts
 
 
 def train(

@@ -60,12 +60,14 @@ def draw(path: Path, x: Tensor, inside: dict[str, Tensor]) -> None:
     """Draw the numbers, the marked ones red, above the gates and what they add, unit by unit."""
     figure = Figure(figsize=(9, 8), dpi=80, layout="constrained")
     above, *below = figure.subplots(4, 1, sharex=True, height_ratios=(1, 2, 2, 2))
-    above.bar(range(len(x)), x[:, 0], color=["tab:red" if mark else "0.8" for mark in x[:, 1]])
+    colors = ["tab:red" if mark else "0.8" for mark in x[:, 1]]
+    above.bar(range(len(x)), x[:, 0].numpy(), color=colors)
     above.set_title("numbers; the red ones are to be added")
     order = inside["added to c"].sum(0).argsort()
-    gate, signed = {"vmin": 0, "vmax": 1}, {"vmin": -0.5, "vmax": 0.5, "cmap": "RdBu_r"}
-    for axes, name, style in zip(below, inside, (gate, gate, signed), strict=False):
-        image = axes.imshow(inside[name][:, order].T, aspect="auto", **style)
+    for axes, name in zip(below, inside, strict=False):
+        least, most, shades = (0, 1, "viridis") if "gate" in name else (-0.5, 0.5, "RdBu_r")
+        values = inside[name][:, order].T.numpy()
+        image = axes.imshow(values, vmin=least, vmax=most, cmap=shades, aspect="auto")
         axes.set_title(name)
         axes.set_ylabel("units")
         figure.colorbar(image, ax=axes)
