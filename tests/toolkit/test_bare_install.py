@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,13 @@ def test_what_comes_with_the_package_writes(tmp_path: Path) -> None:
     assert written.out == again.out != other.out
     words = written.out.split()
     assert sum(word in ("the", "and", "of", "to", "unto") for word in words) > len(words) / 10
+
+
+def test_what_comes_with_the_package_speaks_json(tmp_path: Path) -> None:
+    forecast = json.loads(bare(tmp_path, "demo", "stream", "--json").out.splitlines()[0])
+    assert set(forecast) == {"frame", "y"}
+    written = json.loads(bare(tmp_path, "demo", "write", "--json").out)
+    assert written["text"].startswith("And it came to pass")
 
 
 def test_what_comes_with_the_package_is_small() -> None:

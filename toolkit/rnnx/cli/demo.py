@@ -58,9 +58,9 @@ def command(
     nothing else: the first forecasts three days, the second writes a text.
     """
     if name == "stream":
-        return _stream()
+        return _stream(as_json)
     if name == "write":
-        return _write(seed)
+        return _write(seed, as_json)
     import torch
 
     from rnnx.recipes import pipeline
@@ -81,17 +81,17 @@ def command(
     return 0 if result.passed else 1
 
 
-def _stream() -> int:
+def _stream(as_json: bool) -> int:
     from rnnx.cli.stream import command as stream
     from rnnx.recipes.shipped import FORECASTER, HOURS
 
-    arguments = [str(FORECASTER), "--input", str(HOURS)]
+    arguments = [str(FORECASTER), "--input", str(HOURS), *(["--json"] if as_json else [])]
     talk(f"rnnx stream {' '.join(arguments)}")
     code: int = stream.main(arguments, standalone_mode=False)
     return code
 
 
-def _write(seed: int) -> int:
+def _write(seed: int, as_json: bool) -> int:
     import numpy as np
 
     from rnnx.recipes.shipped import WRITER
@@ -99,7 +99,11 @@ def _write(seed: int) -> int:
     from rnnx_runtime import Stream
 
     talk(f"{WRITER} writes, a character at a time:")
-    click.echo(write(Stream(WRITER), "And it came to pass", 400, np.random.default_rng(seed)))
+    text = write(Stream(WRITER), "And it came to pass", 400, np.random.default_rng(seed))
+    if as_json:
+        print_json({"text": text})
+    else:
+        click.echo(text)
     return 0
 
 
