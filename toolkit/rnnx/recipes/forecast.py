@@ -91,17 +91,16 @@ def train(
     seed: int = 0,
     tell: Tell = lambda message: None,
     epochs: int | None = None,
-    patience: int = 3,
 ) -> Forecaster:
-    """Train until the validation part has not improved for `patience` epochs; the best weights.
+    """Train, ever more slowly; the weights of the epoch that did best on the validation part.
 
     Args:
         data: the split series; the test part is not looked at.
         cell: `"rnn"`, `"gru"` or `"lstm"`.
-        full: twice the units, and up to 30 epochs.
+        full: twice the units, and 30 epochs, not 8.
         seed: of the first weights and the order of the windows.
         tell: told after each epoch of the validation part's RMSE.
-        epochs, patience: the most passes over the training part; those without improvement.
+        epochs: passes over the training part.
     """
     torch.manual_seed(seed)
     device, epochs = best_device(), epochs or (30 if full else 8)
@@ -110,17 +109,15 @@ def train(
     batches = DataLoader(windows, batch_size=_BATCH, shuffle=True)
     optimizer = torch.optim.Adam(model.parameters(), lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    best, weights, last = float("inf"), model.state_dict(), 0
+    best, weights = float("inf"), model.state_dict()
     for epoch in range(1, epochs + 1):
         for x, target in batches:
             descend(model, optimizer, loss(model, x.to(device), target.to(device)))
         schedule.step()
         error = rmse(forecast(in_torch(model), data.validation), data.validation)
-        tell(f"epoch {epoch} of {epochs} at most: validation RMSE {error:.3f} °F")
+        tell(f"epoch {epoch} of {epochs}: validation RMSE {error:.3f} °F")
         if error < best:
-            best, weights, last = error, copy.deepcopy(model.state_dict()), epoch
-        if epoch - last == patience:
-            break
+            best, weights = error, copy.deepcopy(model.state_dict())
     model.load_state_dict(weights)
     return model.cpu().eval()
 
