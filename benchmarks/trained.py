@@ -21,7 +21,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from rnnx.recipes.forecast import Forecaster
 from rnnx.recipes.forecast_data import features, seattle_temperatures, split
 from rnnx_runtime.files import replacing
 
@@ -49,6 +48,22 @@ class CharacterModel(nn.Module):
     def step(self, x: torch.Tensor, state=None) -> tuple:
         hidden, state = self.recurrent(self.embedding(x), state)
         return self.head(hidden), state
+
+
+class Forecaster(nn.Module):
+    """Reads one hour after the other and forecasts the next temperature, from the present one."""
+
+    def __init__(self, size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(size, hidden_size, batch_first=True)
+        self.head = nn.Linear(hidden_size, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.step(x)[0]
+
+    def step(self, x: torch.Tensor, state=None) -> tuple:
+        hidden, state = self.recurrent(x, state)
+        return x[..., :1] + self.head(hidden), state
 
 
 class Denoiser(nn.Module):
@@ -107,9 +122,10 @@ def text() -> Series:
 
 @cache
 def weather() -> Series:
-    """Each hour's features, and the next hour's temperature."""
+    """Each hour's features but the change, and the next hour's temperature, normalised."""
     series = seattle_temperatures()
-    hours = features(series, split(series).scale)
+    hours, seen = np.delete(features(series), 1, axis=1), split(series).train.temperatures
+    hours[:, 0] = (series.temperatures - seen.mean()) / seen.std()
     return Series(hours[:-1], hours[1:, :1])
 
 
@@ -140,7 +156,7 @@ def character_model(cell: str, hidden_size: int, steps: int) -> Net:
 
 NETS = {
     **{f"{cell} 256": character_model(cell, 256, 2000) for cell in ("GRU", "LSTM", "RNN")},
-    "forecaster": Net(lambda: Forecaster("gru", 256), weather, nn.functional.mse_loss, 300),
+    "forecaster": Net(lambda: Forecaster(5, 256), weather, nn.functional.mse_loss, 300),
     "denoiser": Net(lambda: Denoiser(13), speech, nn.functional.mse_loss, 300),
     **{f"{cell} 512": character_model(cell, 512, 500) for cell in ("GRU", "LSTM", "RNN")},
 }

@@ -6,12 +6,14 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from command_line import run
 
 ROOT = Path(__file__).parents[2]
 SHOWN = re.compile(r"^    \$ rnnx ((?:.+\\\n)*.+)\n((?:    .+\n)+)", re.MULTILINE)
+ROW = re.compile(r"^    ([0-9]+,-?[0-9.]+)$", re.MULTILINE)
 MEASURED = re.compile(r"[0-9.]+e-[0-9]+|[0-9.]+ KB")
 
 
@@ -29,3 +31,14 @@ def test_the_streaming_page_shows_what_is_printed(
         ended = run(capsys, *shlex.split(command.replace("\\\n", " ")))
         expected = re.sub("(?m)^    ", "", output)
         assert MEASURED.sub("#", ended.out) == MEASURED.sub("#", expected), command
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/recurrent-networks.md"])
+def test_the_pages_show_what_the_shipped_forecaster_says(
+    page: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ROW.findall((ROOT / page).read_text("utf-8"))
+    assert len(rows) == 3
+    said = run(capsys, "demo", "stream").out.splitlines()[1:4]
+    shown, found = (np.loadtxt(lines, delimiter=",") for lines in (rows, said))
+    np.testing.assert_allclose(found, shown, rtol=1e-5)

@@ -23,6 +23,8 @@ from rnnx.recipes.gradients import (
 )
 from rnnx.recipes.gradients_tasks import FRAMES, TASKS, Task
 
+BATCHES = 22  # a mean is drawn of twenty
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> None:
@@ -33,7 +35,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Trace]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradients, "_STEPS", 2)
+        patch.setattr(gradients, "_STEPS", BATCHES)
         folder = tmp_path_factory.mktemp("gradients") / "here"
         return folder, run(folder)
 
@@ -141,17 +143,26 @@ def test_gradients_vanish_but_through_an_open_forget_gate() -> None:
 def test_training_solves_the_adding_problem_with_gates() -> None:
     task = TASKS["adding"]
     network = made("LSTM, forget bias +3", task)
-    assert train(network, task, 300, chance(), FRAMES) < task.naive / 4
+    losses = train(network, task, 300, chance(), FRAMES)
+    assert losses.shape == (300,)
+    assert losses[-20:].mean() < task.naive / 4
 
 
 def test_each_network_on_each_task_is_traced(traces: tuple[Path, list[Trace]]) -> None:
     found = [(trace.task, trace.network) for trace in traces[1]]
     assert found == [(task, network) for task in TASKS for network in NETWORKS]
-    assert all(trace.initial.shape == trace.trained.shape == (FRAMES,) for trace in traces[1])
+    for trace in traces[1]:
+        assert trace.initial.shape == trace.trained.shape == (FRAMES,)
+        assert trace.full.shape == trace.truncated.shape == (BATCHES,)
+        assert trace.full[0] == trace.truncated[0]  # they differ in their gradient alone
+        assert not np.array_equal(trace.full, trace.truncated)
 
 
-def test_the_picture_has_a_line_for_each_network(traces: tuple[Path, list[Trace]]) -> None:
-    pixels = matplotlib.image.imread(traces[0] / "gradients.png")[..., :3]
+@pytest.mark.parametrize("name", ["gradients.png", "learning.png"])
+def test_the_pictures_have_a_line_for_each_network(
+    name: str, traces: tuple[Path, list[Trace]]
+) -> None:
+    pixels = matplotlib.image.imread(traces[0] / name)[..., :3]
     for color in ("1f77b4", "ff7f0e", "2ca02c", "d62728"):
         wanted = np.frombuffer(bytes.fromhex(color), np.uint8) / 255
         assert (np.abs(pixels - wanted).max(axis=-1) < 0.02).sum() > 100
@@ -170,5 +181,6 @@ def test_the_command_prints_a_row_for_each(
     assert [row.split("  ")[0] for row in rows] == [f"{t.task}: {t.network}" for t in traces[1]]
     ended = run_command(capsys, "demo", "gradients", "--json")
     records = json.loads(ended.out)
-    assert records[0]["full"] == traces[1][0].full
+    assert records[0]["full"] == traces[1][0].full.tolist()
+    assert records[0]["naive"] == traces[1][0].naive
     assert records[0]["initial"] == traces[1][0].initial.tolist()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
     from rnnx.recipes.pipeline import Result, Row
     from rnnx.recipes.recipe import Metric, Recipe
 
-_OTHERS = ("gradients", "stream", "write")
+_PICTURES = ("state", "gates", "attention")
+_OTHERS = ("gradients", *_PICTURES, "stream", "write")
 
 
 @click.command("demo")
@@ -50,14 +53,14 @@ def command(
     Needs rnnx[export,report,recipes]. Exit code 0: the artifacts equal the torch model, 1: they do
     not.
 
-    gradients trains nothing to keep: it measures how far back a loss reaches in RNN, GRU and LSTM
-    (docs/recurrent-networks.md). stream and write run artifacts that come with rnnx, and need
+    gradients, state, gates and attention keep no network; they draw how such networks work, for
+    docs/recurrent-networks.md. stream and write run artifacts that come with rnnx, and need
     nothing else: the first forecasts three days, the second writes a text.
     """
     if name == "stream":
-        return _stream()
+        return _stream(as_json)
     if name == "write":
-        return _write(seed)
+        return _write(seed, as_json)
     import torch
 
     from rnnx.recipes import pipeline
@@ -65,6 +68,8 @@ def command(
     torch.set_num_threads(1)  # networks this small gain nothing from a second
     if name == "gradients":
         return _gradients(output_dir, full, seed, as_json)
+    if name in _PICTURES:
+        return _picture(name, Path(output_dir), seed, as_json)
     recipe = find(name)
     if fetch:
         _fetch(recipe)
@@ -76,17 +81,17 @@ def command(
     return 0 if result.passed else 1
 
 
-def _stream() -> int:
+def _stream(as_json: bool) -> int:
     from rnnx.cli.stream import command as stream
     from rnnx.recipes.shipped import FORECASTER, HOURS
 
-    arguments = [str(FORECASTER), "--input", str(HOURS)]
+    arguments = [str(FORECASTER), "--input", str(HOURS), *(["--json"] if as_json else [])]
     talk(f"rnnx stream {' '.join(arguments)}")
     code: int = stream.main(arguments, standalone_mode=False)
     return code
 
 
-def _write(seed: int) -> int:
+def _write(seed: int, as_json: bool) -> int:
     import numpy as np
 
     from rnnx.recipes.shipped import WRITER
@@ -94,7 +99,11 @@ def _write(seed: int) -> int:
     from rnnx_runtime import Stream
 
     talk(f"{WRITER} writes, a character at a time:")
-    click.echo(write(Stream(WRITER), "And it came to pass", 400, np.random.default_rng(seed)))
+    text = write(Stream(WRITER), "And it came to pass", 400, np.random.default_rng(seed))
+    if as_json:
+        print_json({"text": text})
+    else:
+        click.echo(text)
     return 0
 
 
@@ -108,13 +117,26 @@ def _gradients(output_dir: str, full: bool, seed: int, as_json: bool) -> int:
     back = len(traces[0].initial) - 1
     header = ("", f"gradient {back} frames back", "trained", "loss", "truncated", "naive")
     click.echo(render(header, [_trace_cells(trace) for trace in traces]))
-    talk(f"\ngradients are relative to those at the last frame; wrote {output_dir}/gradients.png")
+    talk("\ngradients are relative to those at the last frame")
+    talk(f"wrote {output_dir}/gradients.png, {output_dir}/learning.png")
+    return 0
+
+
+def _picture(name: str, folder: Path, seed: int, as_json: bool) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = import_module(f"rnnx.recipes.{name}").run(folder, seed=seed, tell=talk)
+    if as_json:
+        print_json({"picture": str(path)})
+    else:
+        click.echo(f"picture: {path}")
     return 0
 
 
 def _trace_cells(trace: Trace) -> tuple[str, ...]:
+    from rnnx.recipes.gradients import LAST
+
     reaches = (norms[-1] / norms[0] for norms in (trace.initial, trace.trained))
-    losses = (trace.full, trace.truncated, trace.naive)
+    losses = (trace.full[-LAST:].mean(), trace.truncated[-LAST:].mean(), trace.naive)
     return (
         f"{trace.task}: {trace.network}",
         *(f"{reach:.1e}" for reach in reaches),

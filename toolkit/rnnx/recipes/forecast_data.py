@@ -9,10 +9,9 @@ import numpy.typing as npt
 
 from rnnx.recipes.packages import locate
 
-FEATURES = ("temperature", "hour_sin", "hour_cos", "day_sin", "day_cos")
+FEATURES = ("temperature", "change", "hour_sin", "hour_cos", "day_sin", "day_cos")
 
-# A forecast counts once a day has been read: by then the state has seen what a day looks like.
-WARM_UP = 24
+DAY = 24  # hours; a forecast counts once a day has been read
 
 # Where the validation and the test part begin, as fractions of the series.
 _VALIDATION, _TEST = 0.7, 0.85
@@ -38,33 +37,12 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
-    """What turns degrees into the network's units and back.
-
-    Attributes:
-        mean, std: of the training part, in degrees Fahrenheit.
-    """
-
-    mean: float
-    std: float
-
-    def normalise(self, degrees: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Degrees Fahrenheit in standard deviations from the mean."""
-        return (degrees - self.mean) / self.std
-
-    def degrees(self, normalised: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """Standard deviations from the mean in degrees Fahrenheit."""
-        return normalised.astype(np.float64) * self.std + self.mean
-
-
-@dataclass(frozen=True, slots=True)
 class Split:
-    """The series in three parts, each after the one before, and the scale of the first."""
+    """The series in three parts, each after the one before."""
 
     train: Series
     validation: Series
     test: Series
-    scale: Scale
 
 
 def seattle_temperatures() -> Series:
@@ -82,21 +60,29 @@ def seattle_temperatures() -> Series:
     return Series(times, rows[:, 1].astype(np.float64))
 
 
+def load() -> Split:
+    """Seattle's temperatures, split by time."""
+    return split(seattle_temperatures())
+
+
 def split(series: Series) -> Split:
     """The first 70 % to train on, 15 % to stop by, the last 15 % held out."""
     validation, test = (round(len(series) * fraction) for fraction in (_VALIDATION, _TEST))
-    train = series[:validation]
-    scale = Scale(float(train.temperatures.mean()), float(train.temperatures.std()))
-    return Split(train, series[validation:test], series[test:], scale)
+    return Split(series[:validation], series[validation:test], series[test:])
 
 
-def features(series: Series, scale: Scale) -> npt.NDArray[np.float32]:
-    """The network's input, float32 `[time, 5]`, columns as in `FEATURES`."""
-    times = series.times
+def features(series: Series) -> npt.NDArray[np.float32]:
+    """The network's input, float32 `[time, 6]`, columns as in `FEATURES`.
+
+    Temperature and its change since the hour before (the first hour's is 0) are in degrees
+    Fahrenheit; the hours of a day and the days of a year go round a circle.
+    """
+    times, temperatures = series.times, series.temperatures
     hour = (times - times.astype("datetime64[D]")) / np.timedelta64(1, "D") * 2 * np.pi
     day = (times - times.astype("datetime64[Y]")) / np.timedelta64(365, "D") * 2 * np.pi
     columns = [
-        scale.normalise(series.temperatures),
+        temperatures,
+        np.diff(temperatures, prepend=temperatures[:1]),
         np.sin(hour),
         np.cos(hour),
         np.sin(day),
@@ -106,13 +92,13 @@ def features(series: Series, scale: Scale) -> npt.NDArray[np.float32]:
 
 
 def naive_forecasts(part: Series) -> dict[str, npt.NDArray[np.float64]]:
-    """Forecasts that need no network, for the hours that count, float64 `[time - 1 - WARM_UP]`."""
+    """Forecasts that need no network, for the hours that count, float64 `[time - 1 - DAY]`."""
     past = part.temperatures[:-1]
-    now, yesterday = past[WARM_UP:], past[1 : len(past) - WARM_UP + 1]
+    now, yesterday = past[DAY:], past[1 : len(past) - DAY + 1]
     return {
         "persistence": now,
         "same hour yesterday": yesterday,
-        "yesterday's change": now + yesterday - past[: len(past) - WARM_UP],
+        "yesterday's change": now + yesterday - past[: len(past) - DAY],
     }
 
 
@@ -123,5 +109,5 @@ def rmse(forecasts: npt.NDArray[np.float64], part: Series) -> float:
         forecasts: for each hour of the part but the first, or for those that count.
         part: the truth.
     """
-    truth = part.temperatures[1 + WARM_UP :]
+    truth = part.temperatures[1 + DAY :]
     return float(np.sqrt(np.mean((forecasts[-len(truth) :] - truth) ** 2)))

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rnnx.recipes.forecast_data import WARM_UP, Series
+from rnnx.recipes.forecast_data import DAY, Series, naive_forecasts
 
 _SHOWN = 5 * 24  # hours
-_COLORS = {"truth": "0.6", "forecast": "tab:blue", "persistence": "tab:orange"}
+_COLORS = {"truth": "0.6", "forecast": "tab:blue", "yesterday's change": "tab:orange"}
 
 
 def draw(
@@ -27,11 +27,11 @@ def draw(
         forecasts: degrees Fahrenheit for each hour of the part but the first.
         scores: RMSE in degrees Fahrenheit by name, for the caption.
     """
-    shown = slice(1 + WARM_UP, 1 + WARM_UP + _SHOWN)
+    shown = slice(1 + DAY, 1 + DAY + _SHOWN)
     truth = part[shown]
     lines = {
-        "forecast": forecasts[WARM_UP:][:_SHOWN],
-        "persistence": part.temperatures[WARM_UP:][:_SHOWN],
+        "forecast": forecasts[DAY:][:_SHOWN],
+        "yesterday's change": naive_forecasts(part)["yesterday's change"][:_SHOWN],
     }
     figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))

@@ -23,11 +23,13 @@ from rnnx.recipes.recipe import Tell, descend, recurrent
 
 TRUNCATED = 8  # frames that truncated backpropagation goes back
 FORGET_BIAS = 3.0
+LAST = 20  # batches whose mean loss is told
 
 _HIDDEN, _STEPS, _FULL_STEPS = 32, 1000, 4000
 _LEARNING_RATE = 0.01
 
 Norms = npt.NDArray[np.float64]
+Losses = npt.NDArray[np.float64]
 State = Tensor | tuple[Tensor, Tensor]
 
 
@@ -39,8 +41,9 @@ class Trace:
         task, network: their names.
         initial, trained: mean norm of the loss's gradient by the state 0, 1, ... frames before the
             end, with the first weights and the trained ones; float64 `[time]`.
-        naive, full, truncated: the loss of an answer that does not look at the input, and those
-            after training with full and with truncated backpropagation through time.
+        naive: the loss of an answer that does not look at the input.
+        full, truncated: the loss of each batch while training with full and with truncated
+            backpropagation through time; float64 `[batches]`.
     """
 
     task: str
@@ -48,13 +51,13 @@ class Trace:
     initial: Norms
     trained: Norms
     naive: float
-    full: float
-    truncated: float
+    full: Losses
+    truncated: Losses
 
     def record(self) -> dict[str, Any]:
         """This trace as JSON has it."""
-        record = dataclasses.asdict(self)
-        return record | {"initial": self.initial.tolist(), "trained": self.trained.tolist()}
+        record = dataclasses.asdict(self).items()
+        return {name: np.asarray(value).tolist() for name, value in record}
 
 
 class Network(nn.Module):
@@ -119,8 +122,8 @@ def gradient_norms(network: Network, task: Task, rng: torch.Generator) -> Norms:
     return np.array([_norm(state) for state in reversed(states)])
 
 
-def train(network: Network, task: Task, steps: int, rng: torch.Generator, back: int) -> float:
-    """Train with the gradient going `back` frames; the mean loss of the last twenty batches."""
+def train(network: Network, task: Task, steps: int, rng: torch.Generator, back: int) -> Losses:
+    """Train with the gradient going `back` frames; the loss of each batch, float64 `[steps]`."""
     optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
     losses = []
     for _ in range(steps):
@@ -128,7 +131,7 @@ def train(network: Network, task: Task, steps: int, rng: torch.Generator, back: 
         loss = task.loss(network(x, back), target)
         descend(network, optimizer, loss)
         losses.append(loss.item())
-    return float(np.mean(losses[-20:]))
+    return np.array(losses)
 
 
 def run(
@@ -138,20 +141,21 @@ def run(
     seed: int = 0,
     tell: Tell = lambda message: None,
 ) -> list[Trace]:
-    """Measure each network on each task, and draw `gradients.png`.
+    """Measure each network on each task, and draw `gradients.png` and `learning.png`.
 
     Args:
-        directory: where the picture goes; made if it is not there.
+        directory: where the pictures go; made if it is not there.
         full: 4000 batches of training for each network, not 1000.
         seed: of all that is random.
         tell: told which network is trained.
     """
-    from rnnx.recipes.gradients_picture import draw
+    from rnnx.recipes.gradients_picture import draw_gradients, draw_learning
 
     traces = list(_traces(_FULL_STEPS if full else _STEPS, seed, tell))
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "gradients.png", traces)
+    draw_gradients(folder / "gradients.png", traces)
+    draw_learning(folder / "learning.png", traces)
     return traces
 
 
@@ -164,15 +168,17 @@ def _traces(steps: int, seed: int, tell: Tell) -> Iterator[Trace]:
             yield Trace(task_name, name, initial, trained, task.naive, full, truncated)
 
 
-def _trained(task: Task, name: str, steps: int, seed: int, back: int) -> tuple[Norms, Norms, float]:
-    """The gradient's norms before and after training, and the loss after it."""
+def _trained(
+    task: Task, name: str, steps: int, seed: int, back: int
+) -> tuple[Norms, Norms, Losses]:
+    """The gradient's norms before and after training, and its losses."""
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     cell, forget_bias = NETWORKS[name]
     network = Network(cell, task.inputs, task.outputs, forget_bias)
     before = gradient_norms(network, task, rng)
-    loss = train(network, task, steps, rng, back)
-    return before, gradient_norms(network, task, rng), loss
+    losses = train(network, task, steps, rng, back)
+    return before, gradient_norms(network, task, rng), losses
 
 
 def _parts(state: State) -> tuple[Tensor, ...]:
