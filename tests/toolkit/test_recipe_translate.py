@@ -112,6 +112,11 @@ def test_the_dictionary_finds_what_goes_together() -> None:
     assert most_associated(pairs) == {"the": "der", "dog": "Hund", "red": "rote"}
 
 
+def test_a_name_goes_with_itself_rather_than_with_what_stands_beside_it() -> None:
+    pairs = [(("open", "Aranet"), ("Aranet", "öffnen"))]
+    assert most_associated(pairs) == {"open": "öffnen", "Aranet": "Aranet"}
+
+
 @pytest.mark.parametrize(
     "text", ["Wähle „{name}“ (oder nicht), bitte: ja/nein!", "UV-Index", "5 Uhr", "[Link]"]
 )

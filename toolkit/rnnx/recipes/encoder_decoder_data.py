@@ -136,14 +136,17 @@ def padded(sequences: Sequence[Sequence[Any] | Array]) -> tuple[Tensor, Tensor]:
 
 
 def most_associated(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> dict[str, str]:
-    """For each source token the target token that most goes with it, by Dice's coefficient."""
+    """For each source token the target token that most goes with it, by Dice's coefficient.
+
+    Among equals that is the token itself.
+    """
     left, right, both = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
     for source, target in pairs:
         left.update(set(source))
         right.update(set(target))
         both.update(itertools.product(set(source), set(target)))
-    best: dict[str, tuple[float, str]] = {}
-    for (a, b), count in sorted(both.items()):
-        dice = 2 * count / (left[a] + right[b])
-        best[a] = max(best.get(a, (0.0, b)), (dice, b))
-    return {token: found for token, (_, found) in best.items()}
+    best: dict[str, tuple[float, bool, str]] = {}
+    for (a, b), count in both.items():
+        found = (2 * count / (left[a] + right[b]), a == b, b)
+        best[a] = max(best.get(a, found), found)
+    return {a: b for a, (_, _, b) in best.items()}
