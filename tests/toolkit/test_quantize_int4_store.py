@@ -103,6 +103,20 @@ def test_a_streaming_net_is_six_times_smaller_and_rounds_better_by_its_data(
     assert snr[1] > snr[0] + 1
 
 
+def test_where_only_recurrent_layers_have_four_bits_the_outputs_are_nearer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, path = Net("RNN", 64), tmp_path / "m.onnx"
+    ids = np.random.default_rng(0).integers(0, 200, (1, 300))
+    rnnx.export(net, (torch.from_numpy(ids),), path, streaming=True)
+    levels = ("int4-store", "int4", "int8-store")
+    for level in levels:
+        rnnx.quantize(path, tmp_path / f"{level}.onnx", level=level, calibration=ids)
+    sizes = [(tmp_path / f"{level}.onnx").stat().st_size for level in levels]
+    snr = [snr_db(net, tmp_path / f"{level}.onnx", ids) for level in levels]
+    assert sizes == sorted(sizes)
+    assert snr[0] + 2 < snr[1] < snr[2] - 2
+
+
 def snr_db(net: nn.Module, path: Path, ids: Array) -> float:
     """Against torch."""
     with torch.no_grad():

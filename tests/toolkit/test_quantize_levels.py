@@ -292,6 +292,21 @@ def test_lstm_attributes_and_optional_inputs_survive_int8(tmp_path: Path) -> Non
     assert not found[4:, :, 1].any()  # beyond the shorter sequence's length
 
 
+@pytest.mark.parametrize(("largest", "is_half"), [(1.0, True), (1e6, False)])
+def test_biases_are_kept_as_float16_where_they_fit(
+    tmp_path: Path, largest: float, is_half: bool
+) -> None:
+    bias = np.linspace(-largest, largest, 300, dtype=np.float32)
+    bias[150:] *= 1e-5  # beside the largest these do not matter
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["y"])]
+    weight = np.zeros((8, 300), np.float32)
+    save_graph(tmp_path / "m.onnx", nodes, {"w": weight, "b": bias}, {"x": (1, 8)}, {"y": (1, 300)})
+    _, model = _apply("int8-store", tmp_path / "m.onnx")
+    assert ("b/wide/float16" in _initializers(model)) == is_half
+    (found,) = _session(model).run(None, {"x": np.zeros((1, 8), np.float32)})
+    np.testing.assert_allclose(found[0], bias, rtol=1e-3, atol=1e-4 * largest)
+
+
 def _apply(level: str, path: Path) -> tuple[dict[str, int], onnx.ModelProto]:
     model = ir.load(path)
     change = LEVELS[level](model)
