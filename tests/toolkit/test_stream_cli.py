@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from artifacts import gru_artifact
-from command_line import exit_code
+from command_line import exit_code, listing
 from rnnx_runtime import Model
 from running_sums import frames, running_sum
 
@@ -156,6 +156,17 @@ def test_output_goes_to_a_file_whole(tmp_path: Path, adder: Path, capsys: Captur
     assert exit_code("stream", adder, "--input", data, "-o", out) == 0
     assert capsys.readouterr().out == ""
     assert out.read_text() == "frame,y0,y1\n0,1.0,2.0\n1,4.0,6.0\n"
+
+
+@pytest.mark.parametrize("name", ["data.csv", "adder.onnx"])
+def test_what_is_read_is_not_written_over(
+    tmp_path: Path, adder: Path, capsys: Capture, name: str
+) -> None:
+    data = saved_csv(tmp_path / "data.csv", [[1, 2], [3, 4]])
+    before = listing(tmp_path)
+    assert exit_code("stream", adder, "--input", data, "-o", tmp_path / "." / name) == 2
+    assert f"{name}', which is read" in capsys.readouterr().err
+    assert listing(tmp_path) == before
 
 
 def test_after_an_error_the_output_file_is_as_before(

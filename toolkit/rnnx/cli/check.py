@@ -112,8 +112,12 @@ def command(
     """
     from rnnx.parity import check
     from rnnx.parity.reports import read_targets, write
+    from rnnx_runtime.files import refuse_overwriting
 
     targets = read_targets(reports)
+    files = [target.path for target in targets if not target.is_stdout]
+    for file in files:
+        refuse_overwriting(file, artifact, against.partition(":")[0], weights, *inputs)
     tolerance = _tolerance(atol)
     figure = _metric(metric, metric_floor, metric_drop)
     model, args = _reference(against, weights)
