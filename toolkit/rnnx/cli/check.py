@@ -136,6 +136,11 @@ def command(
     printed = ["json"] * as_json + [target.kind for target in targets if target.is_stdout]
     for kind in printed or ["text"]:
         click.echo(report.render(kind))
+    if not report.passed and weights is None and not isinstance(model, str):
+        talk(
+            f"note: {against} was built without --weights, so its weights are random unless its own"
+            f" code loads some. If {artifact} was exported with others, add --weights FILE."
+        )
     return 0 if report.passed else 1
 
 
