@@ -123,9 +123,10 @@ def _read_weights(path: str) -> dict[str, Any]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many unrelated classes
         raise SpecError(
-            f"{path!r} is not a file of weights, a state_dict that torch.save wrote: {_told(error)}",
-            hint=f"{_SAVE_WEIGHTS} Whole pickled models are refused, since loading one runs whatever"
-            " code it holds.",
+            f"{path!r} is not a file of weights, a state_dict that torch.save wrote:"
+            f" {_told(error)}",
+            hint=f"{_SAVE_WEIGHTS} Whole pickled models are refused, since loading one runs"
+            " whatever code it holds.",
         ) from error
     if not isinstance(state, dict):
         raise SpecError(
