@@ -190,6 +190,27 @@ def test_rows_before_an_error_have_come(tmp_path: Path, adder: Path, capsys: Cap
     assert "hint: " in printed.err
 
 
+@pytest.mark.parametrize("rows", [[[1, 2, 3]], [["x", 2]], [["nan", 2]]])
+def test_a_first_row_that_is_refused_leaves_stdout_empty(
+    tmp_path: Path, adder: Path, capsys: Capture, rows: list[list[Any]]
+) -> None:
+    data = saved_csv(tmp_path / "data.csv", rows)
+    assert exit_code("stream", adder, "--input", data, "--strict") == 2
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 5), (40, 5)])
+def test_an_array_that_does_not_fit_is_named_with_all_of_its_shape(
+    tmp_path: Path, adder: Path, capsys: Capture, shape: tuple[int, ...]
+) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(shape))
+    assert exit_code("stream", adder, "--input", tmp_path / "x.npy", "--chunk", 4) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"x.npy' holds an array of shape {list(shape)}" in printed.err
+    assert "hint: Give one of shape [frames, 2]." in printed.err
+
+
 def test_strict_refuses_nan_and_the_default_does_not(
     tmp_path: Path, adder: Path, capsys: Capture
 ) -> None:
@@ -252,6 +273,7 @@ def test_progress_shows_on_a_terminal_only(
     ("options", "message"),
     [
         (["--input", "none.csv"], "does not exist"),
+        (["--input", "none.csv"], "hint: Check the path."),
         (["--input", "."], "hint: Give a folder for the results with -o"),
         ([], "Missing option '--input'"),
         (["--input", "-", "--chunk", "0"], "is not in the range x>=1"),

@@ -78,6 +78,8 @@ def run(model: Model, plan: Plan, tell: Tell, watch: Watch) -> None:
     pace = _pace(model, source, plan)
     with _destination(plan.output) as file:
         sink = Sink(file, model.contract, as_json=plan.as_json, rate=source.rate)
+        if source.live:
+            sink.begin()  # who feeds it may wait for the header; a file is looked at first
         chunks = source.chunks(0)
         if pace is not None:
             chunks = pace.held_back(chunks)
