@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from rnnx_runtime import Contract
@@ -21,6 +22,23 @@ def talk(message: str) -> None:
 def print_json(value: Any) -> None:
     """Print data for a program."""
     click.echo(json.dumps(value, indent=2, default=str))
+
+
+def refuse_unused(context: click.Context, used: set[str], what: str) -> None:
+    """Refuse the options given on the command line that `what` is run without.
+
+    Raises:
+        click.UsageError: there are some; names them.
+    """
+    unused = [
+        parameter.opts[-1]
+        for parameter in context.command.params
+        if isinstance(parameter, click.Option)
+        and parameter.name not in used
+        and context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    ]
+    if unused:
+        raise click.UsageError(f"{what} has no use for {', '.join(unused)}: leave it out.", context)
 
 
 def delay_text(contract: Contract) -> str:
