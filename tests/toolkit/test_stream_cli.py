@@ -276,6 +276,7 @@ def test_progress_shows_on_a_terminal_only(
         (["--input", "none.csv"], "hint: Check the path."),
         (["--input", "."], "hint: Give a folder for the results with -o"),
         ([], "Missing option '--input'"),
+        (["--input", "-", "--every", "9"], "without --checkpoint has no use for --every"),
         (["--input", "-", "--chunk", "0"], "is not in the range x>=1"),
     ],
 )

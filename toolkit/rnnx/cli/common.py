@@ -24,21 +24,20 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 
 
-def refuse_unused(context: click.Context, used: set[str], what: str) -> None:
-    """Refuse the options given on the command line that `what` is run without.
+def refuse_unused(context: click.Context, unused: set[str], what: str) -> None:
+    """Refuse options, by their parameters' names, that `what` would ignore, where they are given.
 
     Raises:
-        click.UsageError: there are some; names them.
+        click.UsageError: one stands on the command line.
     """
-    unused = [
+    given = [
         parameter.opts[-1]
         for parameter in context.command.params
-        if isinstance(parameter, click.Option)
-        and parameter.name not in used
-        and context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        if parameter.name in unused
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
     ]
-    if unused:
-        raise click.UsageError(f"{what} has no use for {', '.join(unused)}: leave it out.", context)
+    if given:
+        raise click.UsageError(f"{what} has no use for {', '.join(given)}: leave it out.", context)
 
 
 def delay_text(contract: Contract) -> str:

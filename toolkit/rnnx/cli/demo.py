@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from rnnx.recipes.recipe import Metric, Recipe
 
 _PICTURES = ("state", "gates", "attention")
-# What is no recipe, and the options that each has a use for; recipes have one for all.
+# What is no recipe, and the options that it has no use for; recipes have one for all.
 _OTHERS = {
-    "gradients": {"output_dir", "full", "seed", "as_json"},
-    "state": {"output_dir", "as_json"},
-    "gates": {"output_dir", "seed", "as_json"},
-    "attention": {"output_dir", "seed", "as_json"},
-    "stream": {"as_json"},
-    "write": {"seed", "as_json"},
+    "gradients": {"cell", "fetch"},
+    "state": {"cell", "full", "seed", "fetch"},
+    "gates": {"cell", "full", "fetch"},
+    "attention": {"cell", "full", "fetch"},
+    "stream": {"output_dir", "cell", "full", "seed", "fetch"},
+    "write": {"output_dir", "cell", "full", "fetch"},
 }
 
 
@@ -68,8 +68,7 @@ def command(
     docs/recurrent-networks.md. stream and write run artifacts that come with rnnx, and need
     nothing else: the first forecasts three days, the second writes a text.
     """
-    if name in _OTHERS:
-        refuse_unused(context, _OTHERS[name], f"rnnx demo {name}")
+    refuse_unused(context, _OTHERS.get(name, set()), f"rnnx demo {name}")
     if name == "stream":
         return _stream(as_json)
     if name == "write":
