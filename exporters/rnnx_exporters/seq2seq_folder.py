@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rnnx_runtime.errors import ArtifactError
+from rnnx_runtime.files import refuse_homeless
 from rnnx_runtime.seq2seq import CONTRACT, ENCODER, STEP, load_seq2seq_contract
 
 GREEDY = "greedy.onnx"
@@ -36,8 +37,7 @@ def replacing_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _refuse_foreign(target: Path) -> None:
-    if not target.parent.is_dir():
-        raise ArtifactError(f"no folder {str(target.parent)!r} to write {target.name!r} in")
+    refuse_homeless(target)
     if target.exists() and not _is_ours(target):
         raise ArtifactError(
             f"{str(target)!r} holds something else than an earlier export, and is left as it is",

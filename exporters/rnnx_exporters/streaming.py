@@ -26,6 +26,7 @@ from rnnx_exporters.timetable import note
 from rnnx_exporters.wire_shapes import WireShapes, complete, forget_shapes
 from rnnx_runtime.contract import METADATA_KEY, Contract, Dims, Port
 from rnnx_runtime.errors import NotStreamableError
+from rnnx_runtime.files import writable
 
 _OLDEST_OPSET = 13  # since it, Squeeze and Unsqueeze take their axes as an input
 _STATE_NAME = re.compile(r"(s\d{3,}_(in|out))|(mask\d{3,})")
@@ -42,7 +43,7 @@ def to_streaming(
 
     Args:
         src: an offline graph, its time axis free and named `time`.
-        dst: the file to write.
+        dst: the file to write; may be `src`.
         time: the name of the time axis.
         chunk: make every call take so many frames, of one sequence: all shapes are numbers then,
             as some runtimes want them. What frames wait for adds to the delay.
@@ -51,9 +52,10 @@ def to_streaming(
         The artifact's contract.
 
     Raises:
-        ArtifactError: `src` is missing or not ONNX.
+        ArtifactError: `src` is missing or not ONNX, or `dst` has no folder.
         NotStreamableError: the network cannot run frame after frame; names the node and the reason.
     """
+    writable(dst)
     model = artifact.load_graph(src)
     common.ShapeInferencePass()(model)
     return write_streaming(model, _told(model, describe(model, time=time)), dst, chunk=chunk)

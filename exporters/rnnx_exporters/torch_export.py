@@ -27,6 +27,7 @@ from rnnx_exporters.streaming import write_streaming
 from rnnx_exporters.tidy import tidy
 from rnnx_runtime.contract import Contract
 from rnnx_runtime.errors import InputError, NotStreamableError, RnnxError
+from rnnx_runtime.files import writable
 
 # The opset torch.onnx writes natively; onnxruntime and every other runtime in use reads it.
 OPSET_VERSION = 18
@@ -71,7 +72,9 @@ def export(
         ExportError: the model cannot be captured, freezes an axis, or the graph differs from it.
         NotStreamableError: `streaming` and the network cannot run frame after frame.
         InputError: an argument does not fit, or the model does not run on `args`.
+        ArtifactError: `path` has no folder, or is one itself.
     """
+    writable(path)
     if chunk is not None and not streaming:
         raise InputError("chunk fixes the chunks of a stream", hint="Give streaming=True as well.")
     if streaming and isinstance(model, torch.export.ExportedProgram):

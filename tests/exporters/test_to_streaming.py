@@ -210,6 +210,8 @@ def test_no_file_and_no_onnx_are_told_apart(tmp_path: Path) -> None:
     src = tmp_path / "src.onnx"
     with pytest.raises(rnnx.ArtifactError, match="no file at"):
         rnnx.to_streaming(src, tmp_path / "dst.onnx")
+    with pytest.raises(rnnx.ArtifactError, match="no folder"):  # told before anything is read
+        rnnx.to_streaming(src, tmp_path / "gone" / "dst.onnx")
     src.write_bytes(b"not a protobuf" * 9)
     with pytest.raises(rnnx.ArtifactError, match="is not an ONNX file"):
         rnnx.to_streaming(src, tmp_path / "dst.onnx")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rnnx_runtime import ArtifactError
-from rnnx_runtime.files import replacing
+from rnnx_runtime import ArtifactError, InputError
+from rnnx_runtime.files import refuse_overwriting, replacing
 
 
 def test_the_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -44,5 +44,28 @@ def test_the_file_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="no folder"), replacing(tmp_path / "no" / "out.csv"):
-        pass
+    with pytest.raises(ArtifactError, match="no folder") as caught:
+        replacing(tmp_path / "no" / "out.csv").__enter__()
+    assert "Make the folder first" in (caught.value.hint or "")
+
+
+SPELLINGS = ("m.onnx", "./m.onnx", "folder/../m.onnx", "linked.onnx", "hard.onnx")
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_what_is_read_is_not_written_over(tmp_path: Path, spelling: str) -> None:
+    source = tmp_path / "m.onnx"
+    source.write_text("read")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "linked.onnx").symlink_to(source)
+    os.link(source, tmp_path / "hard.onnx")
+    with pytest.raises(InputError, match=r"overwrite '.*m\.onnx'") as caught:
+        refuse_overwriting(f"{tmp_path}/{spelling}", None, tmp_path / "gone", source)
+    assert caught.value.hint
+
+
+def test_another_file_may_be_written_over(tmp_path: Path) -> None:
+    for name in ("m.onnx", "other.onnx"):
+        (tmp_path / name).write_text("the same")
+    for name in ("other.onnx", "new.onnx", "gone/new.onnx"):
+        refuse_overwriting(tmp_path / name, tmp_path / "m.onnx", None)

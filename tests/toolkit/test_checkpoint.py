@@ -345,7 +345,7 @@ def test_a_run_that_has_ended_is_not_run_again(stopped: list[str], capsys: Captu
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["-o", "a.npy"], "one would be written over another"),
+        (["-o", "a.npy"], "would overwrite 'a.npy'"),
         (["-o", "state.bin"], "one would be written over another"),
         (["-o", "./state.bin.new"], "one would be written over another"),
         (["--checkpoint", "gru.onnx"], "one would be written over another"),

@@ -82,6 +82,8 @@ REFUSED = [
     (["json:ok.json", "junit:gone/a.xml"], "no folder 'gone' to write 'a.xml' in"),
     (["json:a", "text:-", "text:a"], "two reports go to 'a'"),
     (["junit:."], "is a folder, not a file to write"),
+    (["html:./m.onnx"], "would overwrite 'm.onnx'"),
+    (["text:net.py"], "would overwrite 'net.py'"),
     (["junit:/proc/a.xml"], "no report can be written at '/proc/a.xml'"),
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from rnnx.cli import main
+from rnnx.cli.demo import _OTHERS
 from rnnx.recipes import NAMES, find, pipeline
 from rnnx.recipes.forecast import Forecaster, load, train
 from rnnx.recipes.packages import PACKAGES
@@ -209,6 +211,43 @@ def test_an_artifact_that_differs_ends_with_one(
     monkeypatch.setattr(pipeline, "run", lambda recipe, folder, **options: differing)
     assert _run() == 1
     assert "DO NOT EQUAL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("stream", ["-o", "here"]),
+        ("stream", ["--seed", "0"]),
+        ("write", ["--cell", "rnn"]),
+        ("gradients", ["--cell", "rnn"]),
+        ("state", ["--full"]),
+        ("state", ["--seed", "0"]),
+        ("gates", ["--fetch"]),
+        ("attention", ["--full", "--cell", "lstm"]),
+    ],
+)
+def test_an_option_without_use_is_misuse(
+    workplace: Path, capsys: pytest.CaptureFixture[str], name: str, options: list[str]
+) -> None:
+    assert _run(name, *options) == 2
+    printed = capsys.readouterr()
+    assert f"rnnx demo {name} has no use for" in printed.err
+    named = [option.replace("-o", "--output-dir") for option in options if option[0] == "-"]
+    assert set(re.findall("--[a-z-]+", printed.err.splitlines()[-1])) == set(named)
+    assert printed.out == ""
+    assert not list(workplace.iterdir())
+
+
+def test_options_with_a_use_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("write", "--seed", "1", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["text"]
+
+
+def test_help_is_short_and_names_every_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("--help") == 0
+    usage, text = capsys.readouterr().out.split("\n\n", 1)
+    assert usage == "Usage: rnnx demo [OPTIONS] [NAME]"
+    assert set(re.findall("[a-z_]+", text)) >= {*NAMES, *_OTHERS}
 
 
 def test_an_unknown_recipe_is_misuse(capsys: pytest.CaptureFixture[str]) -> None:

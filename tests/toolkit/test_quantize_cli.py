@@ -109,11 +109,22 @@ def test_a_generator_without_end_is_data(
         ),
         (["model.onnx", "--compare", "--metric", "json:dumps"], "no sequences to be measured on"),
         (["model.onnx", "-o", "small.onnx", "--chunk", "1"], "whole sequences, no chunks"),
-        (["model.onnx", "--compare", "-o", "small.onnx"], "--compare writes nothing"),
-        (["model.onnx", "--compare", "--budget", "snr=30"], "has no budget"),
+        (["model.onnx", "--compare", "-o", "small.onnx"], "has no use for --output"),
+        (["model.onnx", "--compare", "--budget", "snr=30"], "has no use for --budget"),
+        (["model.onnx", "--compare", "--level", "int8"], "has no use for --level"),
+        (
+            ["model.onnx", "--compare", "--level", "auto", "--picture", "a.png"],
+            "has no use for --level, --picture",
+        ),
         (["model.onnx", "-o", "s", "--tune", "--level", "int8-store"], "nothing to tune"),
         (["none.onnx", "-o", "small.onnx"], "no file at 'none.onnx'"),
         (["model.onnx", "-o", "nowhere/small.onnx"], "no folder"),
+        (["model.onnx", "-o", "./model.onnx"], "would overwrite 'model.onnx'"),
+        (
+            ["model.onnx", "-o", "./model.onnx", "--level", "auto", "--budget", "snr=35"],
+            "would overwrite 'model.onnx'",
+        ),
+        (["model.onnx", "-o", ".", "--calibrate", "."], "would overwrite '.'"),
     ],
 )
 def test_misuse_ends_with_2_and_says_what_to_do(
@@ -124,11 +135,13 @@ def test_misuse_ends_with_2_and_says_what_to_do(
     message: str,
 ) -> None:
     monkeypatch.chdir(model.parent)
+    before = model.read_bytes()
     assert _run("quantize", *arguments) == 2
     printed = capsys.readouterr()
     assert message in printed.err
     assert not printed.out
     assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
+    assert model.read_bytes() == before
 
 
 def test_help_names_every_level(capsys: pytest.CaptureFixture[str]) -> None:

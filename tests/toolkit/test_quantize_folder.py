@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import rnnx
+from command_line import listing
 from rnnx.quantization import quality
 
 FILES = ("encoder", "step")
@@ -118,6 +119,16 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
         rnnx.quantize(src, dst, level="fp16-store", calibration=data)
     assert caught.value.hint
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("spelling", ["model", "small/../model", "linked"])
+def test_the_original_is_not_written_over(src: Path, tmp_path: Path, spelling: str) -> None:
+    (tmp_path / "small").mkdir()
+    (tmp_path / "linked").symlink_to(src)
+    before = listing(tmp_path)
+    with pytest.raises(rnnx.InputError, match="would overwrite"):
+        rnnx.quantize(src, tmp_path / spelling, level="fp16-store")
+    assert listing(tmp_path) == before
 
 
 def test_a_quantized_encoder_decoder_is_held_against_its_original(

@@ -237,6 +237,8 @@ def test_numpy_values_are_converted_where_nothing_is_lost(tmp_path: Path, array:
         (np.zeros(()), X, r"shape \[\] for input x"),
         (np.zeros((1, 4, 3, 1)), X, "shape"),
         (np.zeros((2, 4, 3)), X, "holds 2 sequences"),
+        (np.zeros((1, 4, 2)), X, r"shape \[1, 4, 2\] for input x"),
+        (np.zeros((1, 3)), Port("mood", "float32", ("batch", 2), 0), r"shape \[1, 3\] for input"),
         (np.array([{}]), X, "not a sound NumPy file"),
     ],
 )
@@ -244,8 +246,9 @@ def test_numpy_arrays_that_do_not_fit_are_refused(
     tmp_path: Path, array: Any, port: Port, message: str
 ) -> None:
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         whole(tmp_path / "a.npy", taking(port))
+    assert f"{str(tmp_path / 'a.npy')!r}" in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz"])

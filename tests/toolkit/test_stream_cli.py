@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from artifacts import gru_artifact
-from command_line import exit_code
+from command_line import exit_code, listing
 from rnnx_runtime import Model
 from running_sums import frames, running_sum
 
@@ -158,6 +158,17 @@ def test_output_goes_to_a_file_whole(tmp_path: Path, adder: Path, capsys: Captur
     assert out.read_text() == "frame,y0,y1\n0,1.0,2.0\n1,4.0,6.0\n"
 
 
+@pytest.mark.parametrize("name", ["data.csv", "adder.onnx"])
+def test_what_is_read_is_not_written_over(
+    tmp_path: Path, adder: Path, capsys: Capture, name: str
+) -> None:
+    data = saved_csv(tmp_path / "data.csv", [[1, 2], [3, 4]])
+    before = listing(tmp_path)
+    assert exit_code("stream", adder, "--input", data, "-o", tmp_path / "." / name) == 2
+    assert f"{name}', which is read" in capsys.readouterr().err
+    assert listing(tmp_path) == before
+
+
 def test_after_an_error_the_output_file_is_as_before(
     tmp_path: Path, adder: Path, capsys: Capture
 ) -> None:
@@ -177,6 +188,27 @@ def test_rows_before_an_error_have_come(tmp_path: Path, adder: Path, capsys: Cap
     assert printed.out == "frame,y0,y1\n0,1.0,2.0\n"
     assert "line 2: 1 columns, but input x: float32[batch, time, 2] takes 2" in printed.err
     assert "hint: " in printed.err
+
+
+@pytest.mark.parametrize("rows", [[[1, 2, 3]], [["x", 2]], [["nan", 2]]])
+def test_a_first_row_that_is_refused_leaves_stdout_empty(
+    tmp_path: Path, adder: Path, capsys: Capture, rows: list[list[Any]]
+) -> None:
+    data = saved_csv(tmp_path / "data.csv", rows)
+    assert exit_code("stream", adder, "--input", data, "--strict") == 2
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 5), (40, 5)])
+def test_an_array_that_does_not_fit_is_named_with_all_of_its_shape(
+    tmp_path: Path, adder: Path, capsys: Capture, shape: tuple[int, ...]
+) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(shape))
+    assert exit_code("stream", adder, "--input", tmp_path / "x.npy", "--chunk", 4) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"x.npy' holds an array of shape {list(shape)}" in printed.err
+    assert "hint: Give one of shape [frames, 2]." in printed.err
 
 
 def test_strict_refuses_nan_and_the_default_does_not(
@@ -241,8 +273,10 @@ def test_progress_shows_on_a_terminal_only(
     ("options", "message"),
     [
         (["--input", "none.csv"], "does not exist"),
+        (["--input", "none.csv"], "hint: Check the path."),
         (["--input", "."], "hint: Give a folder for the results with -o"),
         ([], "Missing option '--input'"),
+        (["--input", "-", "--every", "9"], "without --checkpoint has no use for --every"),
         (["--input", "-", "--chunk", "0"], "is not in the range x>=1"),
     ],
 )

@@ -72,7 +72,7 @@ def test_what_a_folder_does_not_take(folder: Path, capsys: Capture) -> None:
     assert_refused(run(capsys, *run_it, "data"), "'data' is a folder, whose files are run")
     kept = ("-o", "out", "--checkpoint", "state")
     assert_refused(run(capsys, *run_it, "data", *kept), "'data' is a folder, whose files are run")
-    assert_refused(run(capsys, *run_it, "data", "-o", "data"), "the folder of the input itself")
+    assert_refused(run(capsys, *run_it, "data", "-o", "data"), "would overwrite 'data'")
     assert_refused(run(capsys, *run_it, "data", "-o", "gru.onnx"), "exists: 'gru.onnx'")
     (folder / "empty").mkdir()
     assert_refused(run(capsys, *run_it, "empty", "-o", "out"), "'empty' holds no file of .wav")

@@ -65,18 +65,25 @@ def _in_layout(port: Port, array: Array, path: str) -> Array:
     if array.ndim == 1 and math.prod(shape) == 1 and port.time_axis is not None:
         array = array.reshape(-1, *shape)
     if array.ndim != len(port.dims) - 1 or array.shape[array.ndim - len(shape) :] != shape:
-        frames = [] if port.time_axis is None else ["frames"]
-        raise InputError(
-            f"{path!r} holds an array of shape {list(array.shape)} for input {port}",
-            hint=f"Give one of shape [{', '.join([*frames, *map(str, shape)])}].",
-        )
+        raise _misshapen(port, array, path)
     return to_port(port, array)
 
 
 def _single_sequence(port: Port, array: Array, path: str) -> Array:
-    if port.batch_axis is not None and array.shape[port.batch_axis] != 1:
-        raise InputError(
-            f"{path!r} holds {array.shape[port.batch_axis]} sequences for input {port}",
-            hint="Give one sequence: this command runs one stream.",
-        )
-    return array
+    frames = 0 if port.time_axis is None else array.shape[port.time_axis]
+    if port.batch_axis is None or array.shape[port.batch_axis] == 1:
+        if array.shape != port.shape(batch=1, frames=frames):
+            raise _misshapen(port, array, path)
+        return array
+    raise InputError(
+        f"{path!r} holds {array.shape[port.batch_axis]} sequences for input {port}",
+        hint="Give one sequence: this command runs one stream.",
+    )
+
+
+def _misshapen(port: Port, array: Array, path: str) -> InputError:
+    frames = [] if port.time_axis is None else ["frames"]
+    return InputError(
+        f"{path!r} holds an array of shape {list(array.shape)} for input {port}",
+        hint=f"Give one of shape [{', '.join([*frames, *map(str, frame_shape(port))])}].",
+    )

@@ -18,7 +18,7 @@ from rnnx.sinks import Sink
 from rnnx.sources import SUFFIXES, Feeds, Source, open_source
 from rnnx_runtime import Model, Stream
 from rnnx_runtime.errors import InputError, RnnxError
-from rnnx_runtime.files import replacing, sha256_of_file, writable
+from rnnx_runtime.files import refuse_overwriting, replacing, sha256_of_file, writable
 
 Watch = Callable[[Iterator[Feeds], Source, Stream], Iterator[Feeds]]
 Tell = Callable[[str], None]
@@ -66,6 +66,8 @@ def run(model: Model, plan: Plan, tell: Tell, watch: Watch) -> None:
         InputError: the input or the plan does not fit.
         StreamError: the checkpoint is damaged or of another run, or the output was changed.
     """
+    if plan.output is not None:
+        refuse_overwriting(plan.output, model.path, plan.path)
     stream = Stream(model, strict=plan.strict)
     source = open_source(
         plan.path, model.contract, chunk=plan.chunk, form=plan.form, rate=plan.rate
@@ -76,6 +78,8 @@ def run(model: Model, plan: Plan, tell: Tell, watch: Watch) -> None:
     pace = _pace(model, source, plan)
     with _destination(plan.output) as file:
         sink = Sink(file, model.contract, as_json=plan.as_json, rate=source.rate)
+        if source.live:
+            sink.begin()  # who feeds it may wait for the header; a file is looked at first
         chunks = source.chunks(0)
         if pace is not None:
             chunks = pace.held_back(chunks)
@@ -105,12 +109,8 @@ def run_folder(model: Model, plan: Plan, tell: Tell, watch: Watch) -> list[str]:
     paths = sorted(path for path in Path(plan.path).iterdir() if _is_data(path, plan.form))
     if not paths:
         raise InputError(f"{plan.path!r} holds no file of {', '.join(SUFFIXES)}")
-    output = Path(plan.output)
-    output.mkdir(exist_ok=True)
-    if output.samefile(plan.path):
-        raise InputError(
-            f"{plan.output!r} is the folder of the input itself", hint="Give another one with -o."
-        )
+    refuse_overwriting(plan.output, plan.path)
+    Path(plan.output).mkdir(exist_ok=True)
     return [path.name for path in paths if not _run_of_many(model, plan, path, tell, watch)]
 
 

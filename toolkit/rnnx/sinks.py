@@ -47,7 +47,8 @@ class Sink:
     Args:
         file: where to write.
         contract: the artifact's.
-        as_json: write one JSON object a row, NaN and infinity as null; else CSV under a header.
+        as_json: write one JSON object a row, NaN and infinity as null; else CSV under a header,
+            which comes with the first results or at `begin`.
         rate: input frames per second; None leaves `seconds` out.
         memory: of a sink whose rows stand in `file`, to go on behind them.
 
@@ -75,9 +76,14 @@ class Sink:
         self._steps = {port.name: int(port.stride / self._tick) for port in timed}
         self._due = dict.fromkeys(self._steps, 0)  # ticks
         self._waiting: dict[str, deque[str]] = {name: deque() for name in self._steps}
+        self._begun = as_json or memory is not None
         if memory is not None:
             self._recall(memory)
-        elif not as_json:
+
+    def begin(self) -> None:
+        """Write the header, where there is one; `write` does, unless that was done."""
+        if not self._begun:
+            self._begun = True
             self._emit([self._header()])
 
     def write(self, results: Result, position: int, *, last: bool = False) -> None:
@@ -88,6 +94,7 @@ class Sink:
             position: frames fed so far.
             last: nothing follows, so that waiting frames need not wait on.
         """
+        self.begin()
         by_name = named(self._contract, results)
         values = {port.name: from_port(port, by_name[port.name]) for port in self._ports}
         for name, frames in self._waiting.items():

@@ -96,7 +96,10 @@ def open_source(
     if path == "mic":
         return _open_microphone(asked)
     if path != "-" and not Path(path).exists():
-        raise InputError(f"{path!r} does not exist")
+        raise InputError(
+            f"{path!r} does not exist",
+            hint="Check the path. - reads stdin, and mic the microphone.",
+        )
     if kind not in _READERS:
         raise InputError(
             f"{path!r} is none of {', '.join(SUFFIXES)}",
@@ -153,7 +156,7 @@ def _sliced(asked: _Asked, feeds: Feeds) -> Source:
     def chunks(start: int) -> Iterator[Feeds]:
         for first in range(start, frames, chunk):
             parts = cut(ports, feeds, first, first + chunk)
-            yield {port.name: cast(port, parts[port.name], port.name) for port in ports}
+            yield {port.name: cast(port, parts[port.name], asked.path) for port in ports}
 
     return Source(frames, chunks, _only_rate(asked))
 

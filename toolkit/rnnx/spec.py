@@ -21,6 +21,7 @@ from rnnx_runtime.errors import SpecError
 
 # torch.export.load would unpickle anything; so it holds to tensors, as torch.load does by default.
 _WEIGHTS_ONLY = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
+_SAVE_WEIGHTS = "Save the state dict: torch.save(model.state_dict(), path)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def _load_program(path: str) -> torch.export.ExportedProgram:
         raise
     except Exception as error:  # torch raises many unrelated classes
         raise SpecError(
-            f"{path!r} is not a torch.export program: {_first(error)}",
+            f"{path!r} is not a torch.export program: {_told(error)}",
             hint="Save one with torch.export.save(program, path).",
         ) from error
 
@@ -122,15 +123,18 @@ def _read_weights(path: str) -> dict[str, Any]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many unrelated classes
         raise SpecError(
-            f"{path!r} is not a file of weights: {_first(error)}",
-            hint="Save the state dict: torch.save(model.state_dict(), path). Whole pickled models"
-            " are refused, since loading one runs whatever code it holds.",
+            f"{path!r} is not a file of weights, a state_dict that torch.save wrote:"
+            f" {_told(error)}",
+            hint=f"{_SAVE_WEIGHTS} Whole pickled models are refused, since loading one runs"
+            " whatever code it holds.",
         ) from error
     if not isinstance(state, dict):
-        raise SpecError(f"{path!r} holds a {type(state).__name__}, not a state dict")
+        raise SpecError(
+            f"{path!r} holds a {type(state).__name__}, not a state dict", hint=_SAVE_WEIGHTS
+        )
     return state
 
 
-def _first(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _told(error: Exception) -> str:
+    """Its class, which alone says what some messages of torch mean, and its first line."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

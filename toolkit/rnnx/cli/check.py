@@ -112,8 +112,12 @@ def command(
     """
     from rnnx.parity import check
     from rnnx.parity.reports import read_targets, write
+    from rnnx_runtime.files import refuse_overwriting
 
     targets = read_targets(reports)
+    files = [target.path for target in targets if not target.is_stdout]
+    for file in files:
+        refuse_overwriting(file, artifact, against.partition(":")[0], weights, *inputs)
     tolerance = _tolerance(atol)
     figure = _metric(metric, metric_floor, metric_drop)
     model, args = _reference(against, weights)
@@ -132,6 +136,11 @@ def command(
     printed = ["json"] * as_json + [target.kind for target in targets if target.is_stdout]
     for kind in printed or ["text"]:
         click.echo(report.render(kind))
+    if not report.passed and weights is None and not isinstance(model, str):
+        talk(
+            f"note: {against} was built without --weights, so its weights are random unless its own"
+            f" code loads some. If {artifact} was exported with others, add --weights FILE."
+        )
     return 0 if report.passed else 1
 
 

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from rnnx_runtime import Contract
@@ -21,6 +22,22 @@ def talk(message: str) -> None:
 def print_json(value: Any) -> None:
     """Print data for a program."""
     click.echo(json.dumps(value, indent=2, default=str))
+
+
+def refuse_unused(context: click.Context, unused: set[str], what: str) -> None:
+    """Refuse options, by their parameters' names, that `what` would ignore, where they are given.
+
+    Raises:
+        click.UsageError: one stands on the command line.
+    """
+    given = [
+        parameter.opts[-1]
+        for parameter in context.command.params
+        if parameter.name in unused
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(f"{what} has no use for {', '.join(given)}: leave it out.", context)
 
 
 def delay_text(contract: Contract) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rnnx.cli.common import as_json, human_bytes, print_json, talk
+from rnnx.cli.common import as_json, human_bytes, print_json, refuse_unused, talk
 from rnnx.recipes import NAMES, find
 from rnnx.table import render
 
@@ -19,11 +19,19 @@ if TYPE_CHECKING:
     from rnnx.recipes.recipe import Metric, Recipe
 
 _PICTURES = ("state", "gates", "attention")
-_OTHERS = ("gradients", *_PICTURES, "stream", "write")
+# What is no recipe, and the options that it has no use for; recipes have one for all.
+_OTHERS = {
+    "gradients": {"cell", "fetch"},
+    "state": {"cell", "full", "seed", "fetch"},
+    "gates": {"cell", "full", "fetch"},
+    "attention": {"cell", "full", "fetch"},
+    "stream": {"output_dir", "cell", "full", "seed", "fetch"},
+    "write": {"output_dir", "cell", "full", "fetch"},
+}
 
 
 @click.command("demo")
-@click.argument("name", type=click.Choice([*NAMES, *_OTHERS]), default="forecast")
+@click.argument("name", metavar="[NAME]", type=click.Choice([*NAMES, *_OTHERS]), default="forecast")
 @click.option(
     "-o",
     "--output-dir",
@@ -37,7 +45,9 @@ _OTHERS = ("gradients", *_PICTURES, "stream", "write")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all that is random.")
 @click.option("--fetch", is_flag=True, help="Download the recipe's data where it is not here.")
 @as_json
+@click.pass_context
 def command(
+    context: click.Context,
     name: str,
     output_dir: str,
     cell: str | None,
@@ -48,15 +58,17 @@ def command(
 ) -> int:
     """Train, export, check, quantize and stream a real network, and score each form of it.
 
-    NAME is a recipe; docs/recipes.md tells of each. forecast, the default: a GRU reads Seattle's
-    temperatures hour by hour and forecasts the next hour, in less than a minute on two cores.
-    Needs rnnx[export,report,recipes]. Exit code 0: the artifacts equal the torch model, 1: they do
-    not.
+    NAME is a recipe, and docs/recipes.md tells of each: forecast, charlm, keywords, speech, tagger,
+    streaming_tagger, entities, phonemes, translate or summarize. forecast, the default: a GRU reads
+    Seattle's temperatures hour by hour and forecasts the next hour, in less than a minute on two
+    cores. Needs rnnx[export,report,recipes]. Exit code 0: the artifacts equal the torch model, 1:
+    they do not.
 
     gradients, state, gates and attention keep no network; they draw how such networks work, for
     docs/recurrent-networks.md. stream and write run artifacts that come with rnnx, and need
     nothing else: the first forecasts three days, the second writes a text.
     """
+    refuse_unused(context, _OTHERS.get(name, set()), f"rnnx demo {name}")
     if name == "stream":
         return _stream(as_json)
     if name == "write":

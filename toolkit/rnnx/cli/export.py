@@ -61,10 +61,12 @@ def command(
     """
     from rnnx.spec import load_model
     from rnnx_exporters import export
+    from rnnx_runtime.files import refuse_overwriting
 
     if chunk is not None and not streaming:
         raise click.UsageError("--chunk fixes the chunks of a stream: add --streaming")
 
+    refuse_overwriting(output, spec.partition(":")[0], weights, inputs)
     talk(f"loading {spec}")
     loaded = load_model(spec, weights)
     args, dynamic_shapes = _examples(loaded, declarations, inputs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnnx.cli.common import as_json, human_bytes, print_json, talk
+from rnnx.cli.common import as_json, human_bytes, print_json, refuse_unused, talk
 from rnnx.table import render
 
 if TYPE_CHECKING:
@@ -71,7 +71,9 @@ if TYPE_CHECKING:
     " outputs and the inputs by name, and with what else the .npz holds.",
 )
 @as_json
+@click.pass_context
 def command(
+    context: click.Context,
     model: str,
     output: str | None,
     level: str,
@@ -102,10 +104,9 @@ def command(
 
     if not compare and output is None:
         raise click.UsageError("Give the file to write with -o, or --compare.")
-    if compare and (output or budget):
-        raise click.UsageError(
-            "--compare writes nothing and has no budget: leave -o and --budget out."
-        )
+    if compare:
+        unused = {"output", "level", "budget", "picture"}
+        refuse_unused(context, unused, "--compare, which measures every level and writes none,")
     if picture is not None:
         _refuse_picture(picture, level)
     function = None if metric is None else load_function(metric)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnnx.cli.common import as_json, talk
+from rnnx.cli.common import as_json, refuse_unused, talk
 
 if TYPE_CHECKING:
     from rnnx.sources import Feeds, Source
@@ -76,7 +76,8 @@ _FORMATS = ("csv", "jsonl", "u8", "s16le", "s24le", "s32le", "f32le")
     help="Refuse NaN and infinity, which the network may turn into ordinary numbers.",
 )
 @as_json
-def command(model: str, **options: Any) -> int:
+@click.pass_context
+def command(context: click.Context, /, model: str, **options: Any) -> int:
     """Run MODEL frame after frame, its states carried, and write a line for each output frame.
 
     Of a folder, every file is a sequence of its own; the exit code is 1 where one could not be run.
@@ -92,6 +93,8 @@ def command(model: str, **options: Any) -> int:
     from rnnx_runtime import Model
 
     plan = Plan(**options)
+    if plan.checkpoint is None:
+        refuse_unused(context, {"every"}, "a run without --checkpoint")
     watch = partial(_with_progress, rows_on_stdout=plan.output is None)
     if not Path(plan.path).is_dir():
         run(Model(model), plan, talk, watch)

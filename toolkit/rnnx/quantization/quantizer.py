@@ -22,7 +22,7 @@ from rnnx.quantization.search import Found, search
 from rnnx.quantization.trial import AUTO
 from rnnx.quantization.tuning import choose_ways
 from rnnx_runtime.errors import InputError, QuantizationError
-from rnnx_runtime.files import replacing, writable
+from rnnx_runtime.files import refuse_overwriting, replacing, writable
 
 Tell = Callable[[str], None]
 
@@ -81,8 +81,9 @@ def quantize(
 
     Raises:
         InputError: `level` is unknown, the calibration data does not fit, or `src` cannot run such
-            chunks or batches, there is nothing to tune, the metric raises or gives no number, or
-            what was kept beside `dst` is of another search.
+            chunks or batches, there is nothing to tune, the metric raises or gives no number,
+            `dst` is `src` or the calibration data, or what was kept beside `dst` is of another
+            search.
         ArtifactError: `src` is missing, not ONNX, or damaged; `dst` has no folder.
         QuantizationError: nothing would change, `src` is quantized already, the result gives NaN or
             infinity, nothing keeps the budget, or the level does not hold what it promises. Nothing
@@ -90,6 +91,9 @@ def quantize(
     """
     _refuse_unknown(level)
     wanted = _budget(level, budget, tune)
+    refuse_overwriting(
+        dst, src, calibration if isinstance(calibration, str | os.PathLike) else None
+    )
     if Path(src).is_dir():
         _refuse_for_folder(calibration, metric, wanted)
         options: dict[str, Any] = {"chunk": chunk, "batch": batch, "tune": tune, "budget": budget}
