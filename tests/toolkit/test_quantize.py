@@ -134,11 +134,13 @@ def test_the_report_as_json_holds_all_of_it(tmp_path: Path) -> None:
     assert record["notes"] == list(report.notes)
 
 
-def test_the_file_may_be_written_over_itself(tmp_path: Path) -> None:
+def test_the_original_is_not_written_over(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     offline_artifact(path)
-    report = rnnx.quantize(path, path)
-    assert path.stat().st_size == report.output_bytes < report.source_bytes
+    before = path.read_bytes()
+    with pytest.raises(rnnx.InputError, match="would overwrite"):
+        rnnx.quantize(path, tmp_path / ".." / tmp_path.name / "m.onnx")
+    assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -118,6 +118,7 @@ def test_baselines_score_as_counted() -> None:
 @settings(max_examples=10)
 @given(frame=st.integers(0, 19))
 def test_a_decision_hears_nothing_that_comes_after_it(cell: str, frame: int) -> None:
+    torch.manual_seed(0)  # with others, all four units may be deaf to one frame
     model, x = Spotter(cell, hidden_size=4).eval(), torch.randn(1, 20, 13)
     other = x.clone()
     other[:, frame:] = torch.randn(1, 20 - frame, 13)

@@ -198,7 +198,7 @@ def test_a_syntax_error_is_shown_by_its_line(tmp_path: Path) -> None:
         ("from torch import gone\n", "ImportError: cannot import name 'gone'"),
         ("1 / 0\n", "ZeroDivisionError: division by zero (at "),
         ("import sys\nsys.exit(0)\n", "SystemExit: 0"),
-        ("\0", "SyntaxError"),
+        ("(\n", "SyntaxError"),
     ],
 )
 def test_a_file_that_cannot_be_imported(tmp_path: Path, text: str, says: str) -> None:
