@@ -9,11 +9,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from rnnx.picture_file import save
 from rnnx.recipes import encoder_decoder
 from rnnx.recipes.encoder_decoder import EncoderDecoder, greedy
 from rnnx.recipes.encoder_decoder_data import START, Ids, Pair, Vocabulary, padded
 from rnnx.recipes.recipe import Tell
-from rnnx_runtime.files import replacing
 
 LETTERS = Vocabulary.of("abcdefghij")
 
@@ -31,8 +31,7 @@ def run(directory: Path, *, seed: int, tell: Tell) -> Path:
     source = LETTERS.ids(_SHOWN)
     (written,) = greedy(network, [np.array(source)], 2 * len(source))
     path = directory / "attention.png"
-    with replacing(path) as beside:
-        draw(beside, source, written, weights(network, source, written))
+    draw(path, source, written, weights(network, source, written))
     return path
 
 
@@ -62,4 +61,4 @@ def draw(path: Path, source: Ids, written: Ids, looks: Tensor) -> None:
     axes.set_xlabel("read")
     axes.set_ylabel("written, from above")
     figure.colorbar(image, ax=axes, label="weight of attention")
-    figure.savefig(path)
+    save(figure, path)

@@ -175,8 +175,7 @@ def show(data: Split, artifact: str) -> dict[str, str]:
         # nine digits are enough to get each float32 back
         hours = features(data.test[:-1])
         np.savetxt(beside, hours, "%.9g", delimiter=",", header=",".join(FEATURES), comments="")
-    with replacing(picture) as beside:
-        draw(beside, data.test, forecasts, scores)
+    draw(picture, data.test, forecasts, scores)
     return {"held-out hours": str(inputs), "picture": str(picture)}
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rnnx.picture_file import save
 from rnnx.recipes.forecast_data import DAY, Series, naive_forecasts
 
 _SHOWN = 5 * 24  # hours
@@ -38,7 +39,7 @@ def draw(
     _draw_temperatures(above, truth, lines["forecast"])
     _draw_errors(below, truth, lines)
     figure.supxlabel(_caption(scores), fontsize=9)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _draw_temperatures(axes: Axes, truth: Series, forecasts: npt.NDArray[np.float64]) -> None:

@@ -8,10 +8,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from rnnx.picture_file import save
 from rnnx.recipes.gradients import FORGET_BIAS, Network, train
 from rnnx.recipes.gradients_tasks import FRAMES, TASKS
 from rnnx.recipes.recipe import Tell
-from rnnx_runtime.files import replacing
 
 _STEPS = 1000
 
@@ -25,8 +25,7 @@ def run(directory: Path, *, seed: int, tell: Tell) -> Path:
     train(network, task, _STEPS, rng, FRAMES)
     x = task.draw(rng)[0][0]
     path = directory / "gates.png"
-    with replacing(path) as beside:
-        draw(beside, x, gates(network, x))
+    draw(path, x, gates(network, x))
     return path
 
 
@@ -72,4 +71,4 @@ def draw(path: Path, x: Tensor, inside: dict[str, Tensor]) -> None:
         axes.set_ylabel("units")
         figure.colorbar(image, ax=axes)
     below[-1].set_xlabel("frame")
-    figure.savefig(path)
+    save(figure, path)

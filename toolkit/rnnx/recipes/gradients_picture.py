@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rnnx.picture_file import save
 from rnnx.recipes.gradients import LAST, TRUNCATED, Losses, Trace
-from rnnx_runtime.files import replacing
 
 _FLOOR = 1e-12  # what is less is not drawn
 
@@ -28,8 +28,7 @@ def draw_gradients(path: Path, traces: Sequence[Trace]) -> None:
         _mark_truncation(axes)
     figure.supxlabel("frames before the end")
     figure.supylabel("norm of the gradient by the state")
-    with replacing(path) as beside:
-        figure.savefig(beside)
+    save(figure, path)
 
 
 def draw_learning(path: Path, traces: Sequence[Trace]) -> None:
@@ -43,8 +42,7 @@ def draw_learning(path: Path, traces: Sequence[Trace]) -> None:
         axes.axhline(1, color="0.6", linestyle=":")
     figure.supxlabel("batches")
     figure.supylabel("loss, relative to that of an answer that does not look")
-    with replacing(path) as beside:
-        figure.savefig(beside)
+    save(figure, path)
 
 
 def _figure(traces: Sequence[Trace], columns: Mapping[str, Line]) -> Figure:

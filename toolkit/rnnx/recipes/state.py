@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from rnnx.picture_file import save
 from rnnx.recipes.recipe import Tell
 from rnnx.recipes.shipped import FORECASTER, HOURS
 from rnnx_runtime import Stream
-from rnnx_runtime.files import replacing
 
 Numbers = npt.NDArray[np.float32]
 
@@ -21,8 +21,7 @@ def run(directory: Path, *, seed: int, tell: Tell) -> Path:
     tell("three days are read, hour by hour")
     hours = np.loadtxt(HOURS, np.float32, delimiter=",", skiprows=1)
     path = directory / "state.png"
-    with replacing(path) as beside:
-        draw(beside, hours[:, 0], carried(Stream(FORECASTER), hours))
+    draw(path, hours[:, 0], carried(Stream(FORECASTER), hours))
     return path
 
 
@@ -47,4 +46,4 @@ def draw(path: Path, temperatures: Numbers, states: Numbers) -> None:
     below.set_xlabel("hours read")
     below.set_ylabel("units of the state")
     figure.colorbar(image, ax=below)
-    figure.savefig(path)
+    save(figure, path)
