@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rnnx.quantization.rows import Rounded, block_scales, in_blocks, rounded
+from rnnx.quantization.rows import Rounded, block_scales, in_blocks, rounded, steps_of
 
 Array = npt.NDArray[Any]
 
@@ -40,7 +40,7 @@ def gptq(weight: Array, hessian: Array, bits: int, block_size: int) -> Rounded:
     for done, column in enumerate(order, 1):
         scale, zero = scales[:, column // block_size], zeros[:, column // block_size]
         now, follows = left[:, done - 1], inverse[done - 1, done - 1 :]
-        codes[:, column] = np.clip(np.rint(now / scale) + zero, 0, 2**bits - 1)
+        codes[:, column] = steps_of(now, scale, zero, bits)
         error = (now - (codes[:, column] - zero) * scale) / follows[0]
         left[:, done:] -= np.outer(error, follows[1:])
     return rounded(codes.reshape(blocks.shape), scales, zeros)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from rnnx.quantization.kernels import Blocks, Site
+from rnnx.quantization.kernels import DOMAIN, Blocks, Site
 from rnnx.quantization.store import drop_unused, name_nodes
 from rnnx.quantization.weights import constant_array, is_constant
 
@@ -30,6 +30,8 @@ def compute_linear(model: ir.Model) -> Counter[str]:
     changed = Counter(node.op_type for node in nodes)
     for node in nodes:
         _convert(node)
+    if nodes:
+        model.opset_imports[DOMAIN] = 1
     return changed
 
 

@@ -104,8 +104,7 @@ def round_blocks(array: npt.NDArray[np.float32], bits: int, block_size: int) -> 
     """
     grouped = in_blocks(array, block_size)
     scale, zero = block_scales(grouped, bits)
-    codes = np.rint(grouped / scale[..., None]) + zero[..., None]
-    return rounded(np.clip(codes, 0, 2**bits - 1), scale, zero)
+    return rounded(steps_of(grouped, scale[..., None], zero[..., None], bits), scale, zero)
 
 
 def in_blocks(array: Array, block_size: int) -> Array:
@@ -114,6 +113,12 @@ def in_blocks(array: Array, block_size: int) -> Array:
     blocks = -(-features // block_size)
     padding = [(0, 0)] * len(rows) + [(0, blocks * block_size - features)]
     return np.pad(array, padding).reshape(*rows, blocks, block_size)
+
+
+def steps_of(weights: Array, scale: Array, zero: Array, bits: int) -> Array:
+    """Weights in whole steps of a scale, counted so that `zero` is 0, as far as the bits reach."""
+    steps: Array = np.clip(np.rint(weights / scale) + zero, 0, 2**bits - 1)
+    return steps
 
 
 def rounded(codes: Array, scales: Array, zeros: Array) -> Rounded:
@@ -157,8 +162,8 @@ def _scales(low: Array, high: Array, bits: int) -> tuple[Array, Array]:
 
 def _errors(blocks: Array, scale: Array, zero: Array, bits: int, energy: Array | float) -> Array:
     """What rounding does to each block, squared and summed."""
-    codes = np.clip(np.rint(blocks / scale[..., None]) + zero[..., None], 0, 2**bits - 1)
-    off = blocks - (codes - zero[..., None]) * scale[..., None]
+    scale, zero = scale[..., None], zero[..., None]
+    off = blocks - (steps_of(blocks, scale, zero, bits) - zero) * scale
     errors: Array = (energy * np.square(off)).sum(-1)
     return errors
 

@@ -17,7 +17,7 @@ from rnnx.quantization import gates
 from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.embedding import gather_codes
 from rnnx.quantization.forms import Form
-from rnnx.quantization.kernels import DOMAIN, Blocks
+from rnnx.quantization.kernels import Blocks
 from rnnx.quantization.levels.int4_store import rounding_notes, to_int4
 from rnnx.quantization.levels.int8_block import compute_in_blocks
 from rnnx.quantization.levels.int8_store import to_int8
@@ -38,8 +38,6 @@ def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     invariance = "chunks" if computed else "all"
     if given.streaming:  # few frames at a time
         computed += compute_linear(model)
-    if computed:
-        model.opset_imports[DOMAIN] = 1
     stored = store_weights(model, lambda weight: _kept(weight, hessians))
     gather_codes(model)
     notes = stored.notes + rounding_notes(hessians)

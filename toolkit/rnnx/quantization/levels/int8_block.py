@@ -30,8 +30,6 @@ def apply(model: ir.Model, given: Given = NOTHING_GIVEN) -> Change:
     computed = compute_in_blocks(model, Blocks(bits=8, block_size=128), nodes)
     if given.streaming:  # few frames at a time
         computed += compute_linear(model)
-    if computed:
-        model.opset_imports[DOMAIN] = 1
     stored = int8_store.apply(model)
     gather_codes(model)
     return Change(changed=stored.changed + computed, notes=stored.notes)
