@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     help="fp16-store: weights kept as float16. int8-store: kept as int8. int4-store: kept with"
     " four bits. int8: recurrent layers compute in int8, all else as int8-store. int8-block:"
     " likewise, in blocks, so that neither chunks nor other sequences of a batch change a bit."
-    " int4: likewise, of four bits, all else as int4-store; four bits are rounded by the"
+    " int4: likewise, of four bits, all else as int8-store; four bits are rounded by the"
     " calibration data. auto: bits for each part of the weights, as --budget allows.",
 )
 @click.option(
