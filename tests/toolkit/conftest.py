@@ -6,6 +6,7 @@ import pytest
 
 import rnnx
 from networks import NETWORKS
+from rnnx.quantization import quality, tuning
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +35,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     for name in set(sys.modules) - before:
         if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
+
+
+@pytest.fixture
+def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are timed once, for tests that ask what is told of times, not how long they are."""
+    monkeypatch.setattr(quality, "_SECONDS", 0.0)
+    monkeypatch.setattr(tuning, "_SECONDS", 0.0)

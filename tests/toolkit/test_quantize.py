@@ -28,14 +28,11 @@ from rnnx.quantization import invariance, quality
 from rnnx.quantization.change import Change, Given
 from rnnx.quantization.levels import LEVELS
 
+pytestmark = pytest.mark.usefixtures("short_timing")
+
 Array = npt.NDArray[Any]
 
 FLOOR_DB = {"fp16-store": 60, "int8-store": 35, "int8": 30, "int8-block": 30, "int4": 15}
-
-
-@pytest.fixture(autouse=True)
-def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize("level", FLOOR_DB)

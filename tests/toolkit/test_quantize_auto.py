@@ -13,16 +13,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 import rnnx
-from rnnx.quantization import quality
 from rnnx.quantization.budget import Budget
 from rnnx.quantization.levels import LEVELS
 
+pytestmark = pytest.mark.usefixtures("short_timing")
+
 IDS = np.random.default_rng(0).integers(0, 60, (1, 300))
-
-
-@pytest.fixture(autouse=True)
-def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "_SECONDS", 0.0)
 
 
 class Net(nn.Module):

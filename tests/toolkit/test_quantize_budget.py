@@ -17,18 +17,15 @@ import rnnx
 from command_line import run
 from quantizable import offline_artifact, streaming_lstm
 from rnnx.parity import Metric
-from rnnx.quantization import original, quality
+from rnnx.quantization import original
 from rnnx.quantization.budget import Budget
 from rnnx.quantization.levels import LEVELS
 from rnnx.quantization.report import Point
 
+pytestmark = pytest.mark.usefixtures("short_timing")
+
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
-
-
-@pytest.fixture(autouse=True)
-def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -171,33 +168,24 @@ def test_what_does_not_go_together_is_refused(
     assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
 
 
+def within_a_percent(model: Path, data: Arrays, metric: Any) -> None:
+    small, budget = model.with_name("s.onnx"), "metric=-1%"
+    rnnx.quantize(model, small, level="auto", budget=budget, calibration=data, metric=metric)
+
+
 def test_a_metric_that_is_better_the_other_way_round_is_refused(model: Path, data: Arrays) -> None:
     def loss(found: Arrays, inputs: Arrays) -> float:
         return error_rate(found, inputs)
 
     loss.lower_is_better = True  # type: ignore[attr-defined]
     with pytest.raises(rnnx.InputError, match="a lower figure is better") as refused:
-        rnnx.quantize(
-            model,
-            model.with_name("s.onnx"),
-            level="auto",
-            budget="metric=-1%",
-            calibration=data,
-            metric=loss,
-        )
+        within_a_percent(model, data, loss)
     assert refused.value.hint == "Write metric=+1%."
 
 
 def test_a_metric_without_a_figure_for_the_original_is_refused(model: Path, data: Arrays) -> None:
     with pytest.raises(rnnx.InputError, match="NaN or infinity for the original"):
-        rnnx.quantize(
-            model,
-            model.with_name("s.onnx"),
-            level="auto",
-            budget="metric=-1%",
-            calibration=data,
-            metric=lambda found, inputs: math.nan,
-        )
+        within_a_percent(model, data, lambda found, inputs: math.nan)
 
 
 def test_a_metric_without_a_figure_for_the_smaller_ones_keeps_nothing(
@@ -209,14 +197,7 @@ def test_a_metric_without_a_figure_for_the_smaller_ones_keeps_nothing(
         return 1.0 if np.allclose(found["y"], expected, atol=1e-6) else math.nan
 
     with pytest.raises(rnnx.QuantizationError, match="nothing tells how near the budget"):
-        rnnx.quantize(
-            model,
-            model.with_name("s.onnx"),
-            level="auto",
-            budget="metric=-1%",
-            calibration=data,
-            metric=picky,
-        )
+        within_a_percent(model, data, picky)
 
 
 def test_a_size_or_metric_is_no_budget_of_two_files(tmp_path: Path) -> None:

@@ -10,14 +10,10 @@ import pytest
 
 from quantizable import offline_artifact
 from rnnx.cli import main
-from rnnx.quantization import calibration, quality, tuning
+from rnnx.quantization import calibration
 from rnnx.quantization.levels import LEVELS
 
-
-@pytest.fixture(autouse=True)
-def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "_SECONDS", 0.0)
-    monkeypatch.setattr(tuning, "_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("short_timing")
 
 
 @pytest.fixture

@@ -10,14 +10,10 @@ import torch
 from torch import nn
 
 import rnnx
-from rnnx.quantization import quality
+
+pytestmark = pytest.mark.usefixtures("short_timing")
 
 FLOOR_DB = {"fp16-store": 60, "int8-store": 35, "int8": 30}
-
-
-@pytest.fixture(autouse=True)
-def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "_SECONDS", 0.0)
 
 
 class _Tagger(nn.Module):

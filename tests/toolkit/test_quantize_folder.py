@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import rnnx
 from command_line import listing
-from rnnx.quantization import quality
+
+pytestmark = pytest.mark.usefixtures("short_timing")
 
 FILES = ("encoder", "step")
 
@@ -36,11 +37,6 @@ class _Translator(nn.Module):
     def step(self, token: Tensor, state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         h = self.cell(torch.cat([self.table(token), memory], -1), state)
         return self.head(h), h
-
-
-@pytest.fixture(autouse=True)
-def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 import rnnx
 from quantizable import streaming_lstm
-from rnnx.quantization import quality
 from rnnx.quantization.journal import Journal
 from rnnx.quantization.original import Original, open_original
 from rnnx.quantization.report import QuantizationReport
+
+pytestmark = pytest.mark.usefixtures("short_timing")
 
 Array = npt.NDArray[Any]
 X = np.random.default_rng(0).normal(size=(1, 80, 16)).astype(np.float32)
@@ -44,11 +45,6 @@ HOSTILE = [
 
 class EndedError(Exception):
     """What ends a search from outside."""
-
-
-@pytest.fixture(autouse=True)
-def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "_SECONDS", 0.0)
 
 
 @pytest.fixture

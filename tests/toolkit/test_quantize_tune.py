@@ -15,13 +15,9 @@ from rnnx.bench import Timing
 from rnnx.quantization import quality, tuning
 from rnnx.quantization.calibration import Feeds
 
+pytestmark = pytest.mark.usefixtures("short_timing")
+
 QUANTIZED = {"operator": "DynamicQuantizeLSTM", "gates": "DynamicQuantizeMatMul"}
-
-
-@pytest.fixture(autouse=True)
-def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "_SECONDS", 0.0)
-    monkeypatch.setattr(tuning, "_SECONDS", 0.0)
 
 
 @pytest.fixture
