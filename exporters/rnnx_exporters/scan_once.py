@@ -65,6 +65,8 @@ def _rename(body: ir.Graph, name: str) -> None:
     values = [*body.initializers.values(), *(value for node in body for value in node.outputs)]
     named = [value for value in values if value.name]
     ir.convenience.rename_values(named, [f"{name}.{value.name}" for value in named])
+    for node in body:
+        node.name = None  # the graph around it gives one
 
 
 def _reshaped(

@@ -26,7 +26,7 @@ def attach_step(model: ir.Model, contract: Contract) -> None:
     if not _may_gain(model, contract):
         return
     step = step_form(model, contract)
-    if len(step.graph) == len(model.graph):
+    if _operators(step) == _operators(model):
         return
     proto, file = _bare(ir.to_proto(step)), ir.to_proto(model).SerializeToString()
     places = [(tensor, _place(file, tensor)) for tensor in proto.graph.initializer]
@@ -36,6 +36,10 @@ def attach_step(model: ir.Model, contract: Contract) -> None:
         model.metadata_props[METADATA_KEY] = pack(
             graph, weights, frames=contract.chunk_multiple, operators=len(step.graph)
         )
+
+
+def _operators(model: ir.Model) -> int:
+    return sum(1 for _ in model.graph.all_nodes())
 
 
 def _may_gain(model: ir.Model, contract: Contract) -> bool:

@@ -37,7 +37,7 @@ def write(contract: Contract) -> str:
     for ports in ("inputs", "outputs", "masks"):
         record[ports] = [_port_record(port) for port in record[ports]]
     record["states"] = [_state_record(state) for state in contract.states]
-    return json.dumps(record, sort_keys=True)
+    return json.dumps(record, sort_keys=True, separators=(",", ":"))
 
 
 def read(text: str) -> Contract:

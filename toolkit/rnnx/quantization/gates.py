@@ -178,6 +178,8 @@ def _stacked(tape: Tape, graph: ir.Graph, values: Sequence[ir.Value], axis: int)
 
 def _start(tape: Tape, graph: ir.Graph, node: ir.Node, place: int, state: int) -> ir.Value:
     initial = _input(node, _INITIAL + state)
+    if initial is not None and len(directions_of(node)) == 1:
+        return tape.op("Squeeze", [initial, constant(graph, "rnnx.axes[0]", np.array([0]))])
     if initial is not None:
         index = constant(graph, f"rnnx.index{place}", np.array(place))
         return tape.op("Gather", [initial, index], {"axis": 0})

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from rnnx.quantization.compact import compact
 from rnnx_exporters.artifact import seal
 from rnnx_exporters.step_record import attach_step
 from rnnx_runtime.contract import METADATA_KEY, Contract
@@ -16,6 +17,7 @@ from rnnx_runtime.contract import METADATA_KEY, Contract
 
 def sealed(model: ir.Model, contract: Contract) -> Contract | None:
     """The contract of the changed graph, where it has one; what was checked was another graph."""
+    compact(model)
     if METADATA_KEY not in model.metadata_props:
         return None
     changed = seal(model, dataclasses.replace(contract, checked=None))
