@@ -205,7 +205,8 @@ def _by_name(contract: Contract, feeds: Array | Mapping[str, Array]) -> Mapping[
     if missing or unknown:
         raise InputError(
             f"the artifact's inputs are {', '.join(expected)}; missing: {missing},"
-            f" unknown: {unknown}"
+            f" unknown: {unknown}",
+            hint="Give one array by each of these names.",
         )
     return feeds
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,9 +84,10 @@ def test_the_report_is_of_both_files(src: Path, tmp_path: Path) -> None:
 def test_each_file_keeps_the_budget_and_the_reasons_are_of_both(src: Path, tmp_path: Path) -> None:
     report = rnnx.quantize(src, tmp_path / "small", level="auto", budget="snr=55")
     assert min(report.snr_db.values()) >= 55
+    assert report.budget == "snr=55"
     assert {reason.split(":")[0] for reason in report.reasons} == set(FILES)
     assert (report.chosen, report.front, report.levels) == (None, (), ())
-    assert [path.name for path in (tmp_path / "small").glob("*journal*")] == []
+    assert not list(tmp_path.rglob("*journal*"))
 
 
 def test_the_single_file_is_left_behind_and_told(src: Path, tmp_path: Path) -> None:
@@ -95,12 +97,132 @@ def test_the_single_file_is_left_behind_and_told(src: Path, tmp_path: Path) -> N
     assert not (tmp_path / "small" / "greedy.onnx").exists()
 
 
-@pytest.mark.parametrize("case", ["no-folder", "foreign", "data", "twice"])
+def _sources(count: int = 30) -> np.ndarray:
+    return np.random.default_rng(1).integers(2, 90, (count, 7))
+
+
+def _written(folder: Path, run: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """What an encoder-decoder writes, without its end."""
+    return rnnx.Seq2Seq(folder).generate(run["src"], run["lengths"]).ids
+
+
+@pytest.mark.parametrize("as_array", [True, False], ids=["array", "arrays by name"])
+def test_both_files_are_measured_on_what_they_meet(
+    src: Path, tmp_path: Path, as_array: bool
+) -> None:
+    """Four bits that are rounded by real states are nearer on what is really written."""
+    data = _sources() if as_array else {"src": _sources(), "lengths": np.full(30, 7)}
+    report = rnnx.quantize(src, tmp_path / "small", level="int4-store", calibration=data)
+    assert (report.measured_on, report.batch) == ("calibration data", 30)
+    rnnx.quantize(src, tmp_path / "blind", level="int4-store")
+    held_out = np.random.default_rng(2).integers(2, 90, (40, 9))
+    errors = [_error(src, tmp_path / name, held_out) for name in ("small", "blind")]
+    assert errors[0] < 0.7 * errors[1]
+
+
+def _error(original: Path, small: Path, ids: np.ndarray) -> float:
+    """The power of what a smaller step gives otherwise than the original's, on its way."""
+    runners, error = (rnnx.Seq2Seq(original), rnnx.Seq2Seq(small)), 0.0
+    memory, state = runners[0].encode(ids)
+    token = np.full(len(ids), runners[0].contract.start)
+    for _ in range(runners[0].contract.max_length):
+        (logits, following), (found, _) = (r.step(token, state, memory) for r in runners)
+        error += float(np.square(found - logits).sum())
+        token, state = logits.argmax(-1), following
+    return error
+
+
+def _matching(outputs: dict[str, np.ndarray], inputs: dict[str, np.ndarray]) -> float:
+    """How many of the labels' ids are written."""
+    assert outputs["scores"].shape == outputs["lengths"].shape == (30,)
+    inside = np.arange(outputs["ids"].shape[1]) < outputs["lengths"][:, None]
+    assert (outputs["ids"][~inside] == 1).all()  # the end
+    found = (row[:n] for row, n in zip(outputs["ids"], outputs["lengths"], strict=True))
+    pairs = zip(found, inputs["label"], strict=True)
+    return float(np.mean([np.array_equal(ids, label[label >= 0]) for ids, label in pairs]))
+
+
+def _labelled(src: Path) -> dict[str, np.ndarray]:
+    """Sources, and as labels what the original writes of them, filled up with -1."""
+    run = {"src": _sources(), "lengths": np.random.default_rng(3).integers(1, 8, 30)}
+    label = np.full((30, 8), -1)
+    for row, ids in zip(label, _written(src, run), strict=True):
+        row[: len(ids)] = ids
+    return run | {"label": label}
+
+
+def test_a_metric_is_of_what_both_files_write(src: Path, tmp_path: Path) -> None:
+    data = _labelled(src)
+    options = {"level": "int4-store", "calibration": data, "metric": _matching}
+    report = rnnx.quantize(src, tmp_path / "small", **options)  # type: ignore[arg-type]
+    assert (report.metric, report.source_figure) == ("_matching", 1.0)
+    pairs = zip(_written(tmp_path / "small", data), data["label"], strict=True)
+    own = np.mean([np.array_equal(ids, label[label >= 0]) for ids, label in pairs])
+    assert report.figure == own < 1
+
+
+@pytest.mark.parametrize("budget", ["metric=-10%", "size=55KB"])
+def test_both_files_together_keep_a_budget(src: Path, tmp_path: Path, budget: str) -> None:
+    options = {"level": "auto", "calibration": _labelled(src), "metric": _matching}
+    report = rnnx.quantize(src, tmp_path / "small", budget=budget, **options)  # type: ignore[arg-type]
+    assert report.budget == budget
+    files = [tmp_path / "small" / f"{name}.onnx" for name in FILES]
+    assert report.output_bytes == sum(file.stat().st_size for file in files)
+    if budget == "size=55KB":
+        assert 45 * 1024 < report.output_bytes <= 55 * 1024
+    else:
+        assert report.figure is not None
+        assert 0.9 <= report.figure < 1
+        assert report.ratio > 3
+    assert not list(tmp_path.rglob("*journal*"))
+
+
+def test_a_search_that_was_ended_goes_on(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"level": "auto", "budget": "snr=40", "calibration": _sources()}
+    whole, told = listing(tmp_path), list[str]()
+
+    def stop(text: str) -> None:
+        told.append(text)
+        if text.startswith("step.onnx: measuring every level"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rnnx.quantize(src, tmp_path / "small", tell=stop, **options)  # type: ignore[arg-type]
+    left = {path.name for path in tmp_path.iterdir()} - {"model"}
+    assert left == {f"small.{name}.onnx.journal.jsonl" for name in FILES}
+    rnnx.quantize(src, tmp_path / "small", tell=told.append, **options)  # type: ignore[arg-type]
+    assert sum("going on" in text for text in told) == 2
+    assert not list(tmp_path.rglob("*journal*"))
+    rnnx.quantize(src, tmp_path / "anew", **options)  # type: ignore[arg-type]
+    for name in FILES:
+        paths = [tmp_path / folder / f"{name}.onnx" for folder in ("small", "anew")]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert whole.items() <= listing(tmp_path).items()
+
+
+WRONG = {
+    "dtype": ({"src": np.zeros((2, 3), np.float32)}, "encoder"),
+    "name": ({"source": _sources()}, "source"),
+    "one value": (np.full((2, 3), 5), "one value"),
+    "no frame": ({"src": _sources(2), "lengths": np.array([0, 3])}, "lengths"),
+    "too many frames": ({"src": _sources(2), "lengths": np.array([8, 3])}, "lengths"),
+}
+
+
+@pytest.mark.parametrize("case", ["no-folder", "foreign", "metric", "chunk", "twice", *WRONG])
 def test_what_cannot_be_is_refused_and_nothing_is_written(
     src: Path, tmp_path: Path, case: str
 ) -> None:
     dst = tmp_path / "small"
-    data = np.zeros((1, 2), np.int64) if case == "data" else None
+    options: dict[str, Any] = {}
+    if case in WRONG:
+        options["calibration"] = WRONG[case][0]
+    if case == "metric":
+        options["metric"] = _matching
+    if case == "chunk":
+        options["chunk"] = 2
     if case == "no-folder":
         (src / "contract.json").unlink()
     if case == "foreign":
@@ -112,7 +234,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
     before = sorted(tmp_path.rglob("*"))
     errors = (rnnx.ArtifactError, rnnx.InputError, rnnx.QuantizationError)
     with pytest.raises(errors) as caught:
-        rnnx.quantize(src, dst, level="fp16-store", calibration=data)
+        rnnx.quantize(src, dst, level="fp16-store", **options)
     assert caught.value.hint
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     "--calibrate",
     metavar="FILE|FOLDER|SPEC",
     help="Measure on this data: arrays by input name (.npz), or the only input's (.npy); a folder"
-    " of such files; or module:function or path.py:function, a generator of such arrays. No more is"
-    " read once there are 100,000 frames.",
+    " of such files; or module:function or path.py:function, a generator of such arrays. Of an"
+    " encoder-decoder, sources: src, and lengths. No more is read once there are 100,000 frames.",
 )
 @click.option(
     "--chunk", type=click.IntRange(min=1), help="Frames fed at a time on the device; one, mostly."
@@ -68,7 +68,8 @@ if TYPE_CHECKING:
     "--metric",
     metavar="SPEC",
     help="Your own figure over --calibrate: module:function or path.py:function, called with the"
-    " outputs and the inputs by name, and with what else the .npz holds.",
+    " outputs and the inputs by name, and with what else the .npz holds. Of an encoder-decoder, the"
+    " outputs are ids, lengths and scores of what it writes.",
 )
 @as_json
 @click.pass_context

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,11 @@ _SUFFIXES = (".npy", ".npz")
 
 
 def read_calibration(
-    calibration: Calibration, contract: Contract, *, has_labels: bool = False
+    calibration: Calibration,
+    contract: Contract,
+    *,
+    has_labels: bool = False,
+    complete: Callable[[Run], Run] = lambda run: run,
 ) -> list[Feeds]:
     """The calibration data as runs: arrays by input name.
 
@@ -46,6 +50,7 @@ def read_calibration(
             frames over all sequences; where strides make one of several, of those.
         contract: what the inputs must fit.
         has_labels: whether arrays by other names are labels that a metric reads; they are kept.
+        complete: adds to a run what may be left out of it.
 
     Raises:
         InputError: it cannot be read, is empty, too short, holds NaN or infinity or one value only,
@@ -55,7 +60,7 @@ def read_calibration(
     runs, steps = [], 0
     for where, run in _found(calibration):
         with _telling(where):
-            feeds, labels = _fitted(run, contract, has_labels)
+            feeds, labels = _fitted(complete(run), contract, has_labels)
         runs.append(feeds | labels)
         steps += _steps_of(contract, feeds)
         if steps >= MOST_STEPS:

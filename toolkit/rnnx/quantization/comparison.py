@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rnnx.quantization.calibration import Calibration
 from rnnx.quantization.levels import LEVELS
+from rnnx.quantization.one_file import KEEPING, write_level
 from rnnx.quantization.original import Function, Original, open_original
-from rnnx.quantization.quantizer import KEEPING, write_level
 from rnnx.quantization.report import QuantizationReport
 from rnnx.starting import starts
 from rnnx_exporters.artifact import load_graph

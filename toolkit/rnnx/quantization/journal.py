@@ -111,6 +111,7 @@ def _identity(original: Original) -> dict[str, Any]:
         "the chunk": original.chunk,
         "the batch": original.batch,
         "the metric": None if original.metric is None else _code_of(original.metric),
+        **({} if original.pair is None else {"the other file": original.pair.hash_of_other()}),
         **{f"the release of {name}": version(name) for name in _PACKAGES},
     }
 

@@ -20,6 +20,8 @@ from rnnx_runtime.contract import Contract
 
 Array = npt.NDArray[Any]
 
+_INITIAL = 5  # the input of a recurrent node that is its state before the first frame
+
 
 def hessians(
     path: str | os.PathLike[str], contract: Contract, runs: Sequence[Feeds]
@@ -71,7 +73,9 @@ def _wires(node: ir.Node) -> dict[str, ir.Value]:
     if node.op_type not in RECURRENT:
         return {f"{node.name}.observed.x": x}
     y.name = y.name or f"{node.name}.Y"
-    return {f"{node.name}.observed.x": x, f"{node.name}.observed.y": y}
+    start = node.inputs[_INITIAL] if len(node.inputs) > _INITIAL else None
+    wires = {"x": x, "y": y} | ({} if start is None else {"start": start})
+    return {f"{node.name}.observed.{name}": value for name, value in wires.items()}
 
 
 def _show(model: ir.Model, wires: Mapping[str, ir.Value]) -> None:
@@ -86,6 +90,8 @@ def _show(model: ir.Model, wires: Mapping[str, ir.Value]) -> None:
 
 def _starts(contract: Contract, feeds: Feeds) -> dict[str, Array]:
     """The states before the first frame, and masks of frames that are all of the sequence."""
+    if not contract.states:
+        return {}
     port = next(port for port in contract.inputs if port.time_axis is not None)
     batch = 1 if port.batch_axis is None else feeds[port.name].shape[port.batch_axis]
     frames = int(feeds[port.name].shape[port.time_axis or 0] * port.stride)
@@ -102,7 +108,9 @@ def _met(nodes: Sequence[ir.Node], wires: Mapping[str, Array]) -> Iterator[tuple
             yield str(node.name), rows
             continue
         y = wires[f"{node.name}.observed.y"].astype(np.float64)
+        start = wires.get(f"{node.name}.observed.start", np.zeros_like(y[0])).astype(np.float64)
         for place, backward in enumerate(directions_of(node)):
-            before = y[1:, place] if backward else y[:-1, place]  # the first is a start
+            own = y[1:, place] if backward else y[:-1, place]
+            before = np.concatenate([start[None, place], own])
             yield f"{node.name}.{place}.W", rows
             yield f"{node.name}.{place}.R", before.reshape(-1, y.shape[-1])

@@ -25,6 +25,7 @@ from rnnx.quantization.calibration import (
 from rnnx.quantization.change import Given, nothing
 from rnnx.quantization.invariance import prove_invariance
 from rnnx.quantization.observing import hessians
+from rnnx.quantization.pair import Pair
 from rnnx.quantization.quality import (
     Quality,
     Runner,
@@ -61,6 +62,7 @@ class Original:
         given: what a level is given.
         measured_on: `"calibration data"` or `"random inputs"`.
         metric: the user's own.
+        pair: the encoder-decoder that it is a file of, where the metric is of what that writes.
         own_figure: what the metric gives for the artifact; None without one, or where it is NaN.
     """
 
@@ -75,6 +77,7 @@ class Original:
     given: Given
     measured_on: str
     metric: Metric | None
+    pair: Pair | None = None
     own_figure: float | None = None
 
     def open(self, path: Path) -> Runner:
@@ -103,8 +106,11 @@ class Original:
         """
         if self.metric is None:
             return None
-        outputs = (self._outputs(runner, run) for run in self.data)
-        figure = fmean(map(self.metric.figure, outputs, self.data))
+        if self.pair is not None:
+            outputs, data = self.pair.outputs(runner.path), self.pair.sources
+        else:
+            outputs, data = (self._outputs(runner, run) for run in self.data), self.data
+        figure = fmean(map(self.metric.figure, outputs, data))
         return figure if math.isfinite(figure) else None
 
     def _outputs(self, runner: Runner, run: Feeds) -> Arrays:
@@ -135,8 +141,9 @@ def open_original(
     chunk: int | None = None,
     batch: int | None = None,
     metric: Function | None = None,
+    pair: Pair | None = None,
 ) -> Original:
-    """Open an artifact, or any ONNX file, as `quantize` takes it.
+    """Open an artifact, or any ONNX file, as `quantize` takes it, or one of a pair.
 
     Raises:
         ArtifactError: it is missing, not ONNX, or damaged.
@@ -149,7 +156,7 @@ def open_original(
     chunk = _chunk(contract, chunk)
     if batch is not None:
         _refuse_batch(contract, batch)
-    data = _data(calibration, contract, batch, has_labels=metric is not None)
+    data = _data(calibration, contract, batch, has_labels=metric is not None and pair is None)
     runs = _deployed(data, contract, batch)
     observed = nothing if calibration is None else cache(partial(hessians, path, contract, runs))
     original = Original(
@@ -165,6 +172,7 @@ def open_original(
         measured_on="random inputs" if calibration is None else "calibration data",
         # Nothing is held to the limit that a Metric must have.
         metric=None if metric is None else Metric(metric, drop=0.0),
+        pair=pair,
     )
     return dataclasses.replace(original, own_figure=original.figure(original.runner))
 

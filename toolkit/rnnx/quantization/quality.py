@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,7 +47,12 @@ class Runner(Protocol):
     """An open artifact, run in the way it is deployed.
 
     `chunk` is how many frames are fed at a time where it streams; without it, as few as can be run.
+
+    Attributes:
+        path: of its file.
     """
+
+    path: Path
 
     def outputs(self, feeds: Feeds, chunk: int | None = None) -> Iterator[Outputs]:
         """The outputs, and the states where there are any, call after call."""
@@ -104,6 +110,7 @@ class _Streamed:
     """One chunk after another, from a new sequence on, and the tail."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
         self._model = Model(path)
 
     def outputs(self, feeds: Feeds, chunk: int | None = None) -> Iterator[Outputs]:
@@ -127,6 +134,7 @@ class _Whole:
     """All frames in one run."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
         self._session = open_session(path)
         self._names = [output.name for output in self._session.get_outputs()]
 

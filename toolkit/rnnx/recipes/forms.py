@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 import rnnx
+from rnnx.recipes.encoder_decoder_data import padded
 from rnnx.recipes.recipe import Array, Recipe, Run, generated, in_torch, streamed
 
 LEVELS = ("int8-store", "int8")
@@ -88,14 +89,17 @@ def sequence_forms(
         end=generation.end,
         max_length=generation.max_length,
     )
+    sources = recipe.calibration(data)
+    src, lengths = padded(sources)
+    met = {"src": src.numpy(), "lengths": lengths.numpy()}
     for level in LEVELS:
         files[level] = weights.with_name(f"{recipe.name}-{level}")
-        rnnx.quantize(files["ONNX"], files[level], level=level)
+        rnnx.quantize(files["ONNX"], files[level], level=level, calibration=met)
     runs = {name: generated(file) for name, file in files.items()}
     runs = {"torch": partial(generation.generate, model), **runs}
     files = {"torch": weights, **files}
-    source = [recipe.calibration(data)[0]]
-    return True, [Form(name, files[name], run, partial(run, source)) for name, run in runs.items()]
+    step = [sources[0]]
+    return True, [Form(name, files[name], run, partial(run, step)) for name, run in runs.items()]
 
 
 def _opened(recipe: Recipe, name: str, path: Path, x: Array) -> Form:
