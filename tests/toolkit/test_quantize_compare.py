@@ -17,11 +17,11 @@ import rnnx
 from quantizable import offline_artifact, streaming_lstm
 from rnnx import starting
 from rnnx.cli import main
-from rnnx.quantization import comparison, quality, quantizer, tuning
+from rnnx.quantization import comparison, one_file, quality, tuning
 from rnnx.quantization.change import NOTHING_GIVEN, Change, Given
 from rnnx.quantization.comparison import Compared, compare_levels
 from rnnx.quantization.levels import LEVELS, int8, int8_store
-from rnnx_runtime import InputError
+from rnnx_runtime import ArtifactError, InputError
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +38,7 @@ def levels(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets the levels that there are."""
 
     def only(**levels: Any) -> None:
-        for module in (comparison, quantizer):
+        for module in (comparison, one_file):
             monkeypatch.setattr(module, "LEVELS", levels)
 
     return only
@@ -286,6 +286,6 @@ def test_onnx_from_elsewhere_is_compared_without_its_memory(
     assert (found.memory, each.memory) == (None, None)
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="encoder-decoder"):
+def test_a_folder_without_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no encoder-decoder"):
         compare_levels(tmp_path)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 import rnnx
 from command_line import listing
+from rnnx.quantization.comparison import compare_levels
+from rnnx.quantization.levels import LEVELS
 
 pytestmark = pytest.mark.usefixtures("short_timing")
 
@@ -159,6 +161,20 @@ def test_a_metric_is_of_what_both_files_write(src: Path, tmp_path: Path) -> None
     pairs = zip(_written(tmp_path / "small", data), data["label"], strict=True)
     own = np.mean([np.array_equal(ids, label[label >= 0]) for ids, label in pairs])
     assert report.figure == own < 1
+
+
+def test_all_levels_of_both_files_side_by_side(src: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"calibration": _labelled(src), "metric": _matching}
+    found = compare_levels(src, **options)
+    assert (found.figure, [each.level for each in found.levels]) == (1.0, list(LEVELS))
+    assert found.bytes == sum((src / f"{name}.onnx").stat().st_size for name in FILES)
+    report = rnnx.quantize(src, tmp_path / "small", level="int4-store", **options)
+    compared = next(each for each in found.levels if each.level == "int4-store")
+    assert compared.figure == report.figure
+    assert compared.report is not None
+    assert compared.report.output_bytes == report.output_bytes
+    with pytest.raises(rnnx.QuantizationError, match="quantized already"):
+        compare_levels(tmp_path / "small", **options)
 
 
 @pytest.mark.parametrize("budget", ["metric=-10%", "size=55KB"])

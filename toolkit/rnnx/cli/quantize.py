@@ -191,8 +191,7 @@ def _compare(model: str, metric: str | None, options: dict[str, Any], as_json: b
     if as_json:
         print_json({"model": model, "metric": metric, **dataclasses.asdict(found)})
         return
-    source = Path(model).stat().st_size
-    own = ["float32", human_bytes(source), "1.00", "1.00", "", "", _bytes(found.memory)]
+    own = ["float32", human_bytes(found.bytes), "1.00", "1.00", "", "", _bytes(found.memory)]
     rows = [[*own, _number(found.figure)], *map(_compared, found.levels)]
     head = ["level", "size", "times smaller", "step time", "worst SNR", "top-1 agreement", "memory"]
     click.echo(_filled([*head, metric or "metric"], rows))

@@ -6,17 +6,21 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 from rnnx.quantization.calibration import Calibration
+from rnnx.quantization.folder import quantize_folder
 from rnnx.quantization.levels import LEVELS
-from rnnx.quantization.one_file import KEEPING, write_level
+from rnnx.quantization.one_file import KEEPING, Way, write_level
 from rnnx.quantization.original import Function, Original, open_original
 from rnnx.quantization.report import QuantizationReport
 from rnnx.starting import starts
 from rnnx_exporters.artifact import load_graph
 from rnnx_runtime.contract import METADATA_KEY
-from rnnx_runtime.errors import InputError, QuantizationError
+from rnnx_runtime.errors import QuantizationError
+from rnnx_runtime.seq2seq import ENCODER, STEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +50,26 @@ class Comparison:
     """An artifact, and what each level would make of it.
 
     Attributes:
+        bytes: of the artifact itself.
         memory: bytes that opening the artifact itself and a first call take beyond the imports;
-            None for ONNX from elsewhere, which the runner does not open.
+            None for ONNX from elsewhere, which the runner does not open, and for a folder.
         figure: what the metric gives for the artifact itself; None without one.
         levels: what each level would cost.
     """
 
+    bytes: int
     memory: float | None
     figure: float | None
     levels: tuple[Compared, ...]
+
+
+class _Options(TypedDict):
+    """What `quantize` takes of data and deployment."""
+
+    calibration: Calibration | None
+    chunk: int | None
+    batch: int | None
+    metric: Function | None
 
 
 def compare_levels(
@@ -70,7 +85,7 @@ def compare_levels(
     """Quantize an artifact to every level, and measure each.
 
     Args:
-        src: an artifact, or any ONNX file that onnxruntime runs.
+        src: an artifact, any ONNX file that onnxruntime runs, or an encoder-decoder's folder.
         calibration, chunk, batch, metric: as `quantize` takes them.
         tune: time the ways to compute each recurrent layer, where a level has several.
         tell: is told what is being done.
@@ -78,31 +93,48 @@ def compare_levels(
     Raises:
         ArtifactError: `src` is missing, not ONNX, or damaged.
         InputError: the calibration data, the chunk or the batch does not fit, the metric has no
-            data, raises or gives no number, or `src` is a folder.
+            data, raises or gives no number.
         QuantizationError: `src` is quantized already.
     """
+    options = _Options(calibration=calibration, chunk=chunk, batch=batch, metric=metric)
     if Path(src).is_dir():
-        raise InputError(
-            f"{os.fspath(src)!r} is a folder of an encoder-decoder",
-            hint="Compare each of its two files by itself.",
-        )
-    original = open_original(src, calibration=calibration, chunk=chunk, batch=batch, metric=metric)
+        return _compare_folder(src, options, tune, tell)
+    original = open_original(src, **options)
     with tempfile.TemporaryDirectory() as folder:
         paths = {level: Path(folder, f"{level}.onnx") for level in LEVELS}
         tried = []
         for level, path in paths.items():
-            tell(f"measuring {level} ...")
-            tried.append(_measured(original, path, level, tune, tell))
+            tuned = tune and level in KEEPING
+            write = partial(write_level, original, path, level, tune=tuned, tell=tell)
+            tried.append(_measured(level, write, tell))
         memory = _memory(original, [path for path in paths.values() if path.exists()], tell)
     levels = (replace(each, memory=memory.get(paths[each.level])) for each in tried)
-    return Comparison(memory.get(original.path), original.own_figure, tuple(levels))
+    own_memory = memory.get(original.path)
+    return Comparison(original.bytes, own_memory, original.own_figure, tuple(levels))
+
+
+def _compare_folder(
+    src: str | os.PathLike[str], options: _Options, tune: bool, tell: Callable[[str], None]
+) -> Comparison:
+    with tempfile.TemporaryDirectory() as folder:
+        tried = []
+        for level in LEVELS:
+            way = Way(level, tune and level in KEEPING, None, tell)
+            write = partial(quantize_folder, src, Path(folder, level), way, **options)
+            tried.append(_measured(level, write, tell))
+    reports = [each.report for each in tried if each.report]
+    if not reports:
+        raise QuantizationError(tried[0].reason, hint="Give the folder that was exported.")
+    size = sum(Path(src, name).stat().st_size for name in (ENCODER, STEP))
+    return Comparison(size, None, reports[0].source_figure, tuple(tried))
 
 
 def _measured(
-    original: Original, path: Path, level: str, tune: bool, tell: Callable[[str], None]
+    level: str, write: Callable[[], QuantizationReport], tell: Callable[[str], None]
 ) -> Compared:
+    tell(f"measuring {level} ...")
     try:
-        report = write_level(original, path, level, tune=tune and level in KEEPING, tell=tell)
+        report = write()
     except QuantizationError as error:
         return Compared(level, reason=str(error))
     return Compared(level, report, agreement=report.agreement, figure=report.figure)
