@@ -200,11 +200,6 @@ def test_a_metric_without_a_figure_for_the_smaller_ones_keeps_nothing(
         within_a_percent(model, data, picky)
 
 
-def test_a_size_or_metric_is_no_budget_of_two_files(tmp_path: Path) -> None:
-    with pytest.raises(rnnx.InputError, match="an encoder-decoder has two"):
-        rnnx.quantize(tmp_path, tmp_path / "s", level="auto", budget="size=20KB")
-
-
 def test_a_network_too_small_for_mixtures_gets_the_level_that_keeps_the_budget(
     tmp_path: Path,
 ) -> None:

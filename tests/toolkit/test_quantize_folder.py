@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 import rnnx
 from command_line import listing
+from rnnx.quantization import pair
 from rnnx.quantization.comparison import compare_levels
 from rnnx.quantization.levels import LEVELS
+from rnnx.quantization.pair import read_sources, step_runs
 
 pytestmark = pytest.mark.usefixtures("short_timing")
 
@@ -165,7 +167,7 @@ def test_a_metric_is_of_what_both_files_write(src: Path, tmp_path: Path) -> None
 
 def test_all_levels_of_both_files_side_by_side(src: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"calibration": _labelled(src), "metric": _matching}
-    found = compare_levels(src, **options)
+    found = compare_levels(src, **options | {"calibration": iter([options["calibration"]])})
     assert (found.figure, [each.level for each in found.levels]) == (1.0, list(LEVELS))
     assert found.bytes == sum((src / f"{name}.onnx").stat().st_size for name in FILES)
     report = rnnx.quantize(src, tmp_path / "small", level="int4-store", **options)
@@ -184,6 +186,7 @@ def test_both_files_together_keep_a_budget(src: Path, tmp_path: Path, budget: st
     assert report.budget == budget
     files = [tmp_path / "small" / f"{name}.onnx" for name in FILES]
     assert report.output_bytes == sum(file.stat().st_size for file in files)
+    assert {name.split(".")[0] for name in report.bits} <= set(FILES)
     if budget == "size=55KB":
         assert 45 * 1024 < report.output_bytes <= 55 * 1024
     else:
@@ -218,16 +221,69 @@ def test_a_search_that_was_ended_goes_on(
     assert whole.items() <= listing(tmp_path).items()
 
 
+@pytest.mark.parametrize("other", ["labels", "ends", "budget"])
+def test_a_search_with_other_figures_begins_anew_or_is_refused(
+    src: Path, tmp_path: Path, other: str
+) -> None:
+    """What was measured of other labels, or beside another encoder, is worth nothing here."""
+    options: dict[str, Any] = {"level": "auto", "metric": _matching, "calibration": _labelled(src)}
+
+    def stop(text: str) -> None:
+        if text.startswith("step.onnx: measuring every level"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rnnx.quantize(src, tmp_path / "small", budget="metric=-10%", tell=stop, **options)
+    journals = {name: _read(tmp_path / f"small.{name}.onnx.journal.jsonl") for name in FILES}
+    if other == "budget":
+        rnnx.quantize(src, tmp_path / "small", budget="metric=-60%", **options)
+        rnnx.quantize(src, tmp_path / "anew", budget="metric=-60%", **options)
+        for name in FILES:
+            assert _read(tmp_path / f"small/{name}.onnx") == _read(tmp_path / f"anew/{name}.onnx")
+        return
+    if other == "labels":
+        options["calibration"]["label"] = options["calibration"]["label"][::-1]
+    else:
+        path = src / "contract.json"
+        path.write_text(path.read_text().replace('"max_length": 8', '"max_length": 2'))
+    with pytest.raises(rnnx.InputError, match=r"encoder\.onnx.* is of another search"):
+        rnnx.quantize(src, tmp_path / "small", budget="metric=-10%", **options)
+    for name, journal in journals.items():
+        assert _read(tmp_path / f"small.{name}.onnx.journal.jsonl") == journal
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def test_the_step_is_measured_on_all_sources_of_a_long_memory(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where not all can be kept, it is of every source."""
+    monkeypatch.setattr(pair, "MOST_STEPS", 60)
+    sources = read_sources(src, _sources(40), has_labels=False)
+    runs = step_runs(src, sources)
+    assert 40 <= sum(len(run["token"]) for run in runs) <= 60
+    assert len(runs) == 5  # of eight sources each
+    whole = step_runs(src, sources[:1])
+    assert {name: array.shape[1:] for name, array in runs[0].items()} == {
+        name: array.shape[1:] for name, array in whole[0].items()
+    }
+
+
 WRONG = {
     "dtype": ({"src": np.zeros((2, 3), np.float32)}, "encoder"),
     "name": ({"source": _sources()}, "source"),
     "one value": (np.full((2, 3), 5), "one value"),
+    "no batch": (_sources()[0], "src"),
     "no frame": ({"src": _sources(2), "lengths": np.array([0, 3])}, "lengths"),
     "too many frames": ({"src": _sources(2), "lengths": np.array([8, 3])}, "lengths"),
 }
 
 
-@pytest.mark.parametrize("case", ["no-folder", "foreign", "metric", "chunk", "twice", *WRONG])
+@pytest.mark.parametrize(
+    "case", ["no-folder", "foreign", "metric", "budget", "chunk", "twice", *WRONG]
+)
 def test_what_cannot_be_is_refused_and_nothing_is_written(
     src: Path, tmp_path: Path, case: str
 ) -> None:
@@ -239,6 +295,8 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
         options["metric"] = _matching
     if case == "chunk":
         options["chunk"] = 2
+    if case == "budget":
+        options |= {"level": "auto", "budget": "metric=-1%", "calibration": _sources()}
     if case == "no-folder":
         (src / "contract.json").unlink()
     if case == "foreign":
@@ -250,7 +308,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
     before = sorted(tmp_path.rglob("*"))
     errors = (rnnx.ArtifactError, rnnx.InputError, rnnx.QuantizationError)
     with pytest.raises(errors) as caught:
-        rnnx.quantize(src, dst, level="fp16-store", **options)
+        rnnx.quantize(src, dst, **({"level": "fp16-store"} | options))
     assert caught.value.hint
     assert sorted(tmp_path.rglob("*")) == before
 

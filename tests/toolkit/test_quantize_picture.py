@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
@@ -61,7 +61,8 @@ def report_of(
 
 def names(figure: Figure) -> dict[str, Annotation]:
     (axes,) = figure.axes
-    return {t.get_text(): t for t in axes.texts if isinstance(t, Annotation)}
+    texts = [text for text in axes.texts if isinstance(text, Annotation)]
+    return {text.get_text().replace("\n", " "): text for text in texts}
 
 
 points = st.tuples(st.integers(20_000, 120_000), st.floats(15, 90))
@@ -72,6 +73,9 @@ points = st.tuples(st.integers(20_000, 120_000), st.floats(15, 90))
     mixtures=st.lists(points, min_size=1, max_size=12),
     budget=st.sampled_from(["snr=30", "size=50KB", "metric=+0.5%", "metric=-0.5%"]),
 )
+@example(
+    levels=[(20_000, 15.0)] * len(LEVELS), mixtures=[(20_000, 15.0)], budget="snr=30"
+)  # one name of them all, longer than the picture is wide
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_level_is_named_and_no_name_hides_another(
     drawn: Callable[[QuantizationReport], Figure],

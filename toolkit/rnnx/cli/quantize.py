@@ -109,7 +109,7 @@ def command(
         unused = {"output", "level", "budget", "picture"}
         refuse_unused(context, unused, "--compare, which measures every level and writes none,")
     if picture is not None:
-        _refuse_picture(picture, level)
+        _refuse_picture(picture, level, model)
     function = None if metric is None else load_function(metric)
     options: dict[str, Any] = {
         "calibration": calibrate,
@@ -134,7 +134,7 @@ def command(
         _tell(report, model, output)
 
 
-def _refuse_picture(picture: str, level: str) -> None:
+def _refuse_picture(picture: str, level: str, model: str) -> None:
     """Refuse what cannot be drawn before anything is measured."""
     import matplotlib  # noqa: F401
 
@@ -142,6 +142,8 @@ def _refuse_picture(picture: str, level: str) -> None:
 
     if level != "auto":
         raise click.UsageError("--picture draws what --level auto measured: give that level.")
+    if Path(model).is_dir():
+        raise click.UsageError("--picture draws what was measured of one file; a folder has two.")
     refuse_unfit(picture)
 
 

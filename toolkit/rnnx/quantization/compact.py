@@ -8,7 +8,10 @@ from itertools import count
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from rnnx.quantization.store import MADE_UP
 from rnnx.quantization.weights import RECURRENT
+
+_NAMED = (*RECURRENT, "DynamicQuantizeLSTM")  # by their layers
 
 
 def compact(model: ir.Model) -> None:
@@ -20,14 +23,17 @@ def compact(model: ir.Model) -> None:
     common.RemoveUnusedNodesPass()(model)
     names = _free_names(model)
     for node in model.graph.all_nodes():
-        for place, value in enumerate(node.outputs):
-            if value.name == f"{node.name}.{place}":  # as `name_nodes` has it
+        node.name = node.name if node.op_type in _NAMED else ""
+        for value in node.outputs:
+            if value.meta.get(MADE_UP) == value.name:
                 value.name = next(names)
-            if not value.is_graph_output():
-                value.type = value.shape = None
-        if not node.op_type.endswith(RECURRENT):
-            node.name = ""
+            _forget_shape(value)
     for value in model.graph.initializers.values():
+        _forget_shape(value)
+
+
+def _forget_shape(value: ir.Value) -> None:
+    if not (value.is_graph_input() or value.is_graph_output()):
         value.type = value.shape = None
 
 
@@ -41,10 +47,15 @@ def _take_back(model: ir.Model) -> None:
 
 def _unsqueezed(node: ir.Node) -> ir.Value | None:
     """What a Squeeze gives back, where the same axes have been put in just before."""
-    wide = node.inputs[0].producer() if node.op_type == "Squeeze" and node.inputs[0] else None
-    if wide is None or wide.op_type != "Unsqueeze" or wide.inputs[1] is not node.inputs[1]:
+    wide = node.inputs[0].producer() if _is(node, "Squeeze") and node.inputs[0] else None
+    if wide is None or not _is(wide, "Unsqueeze"):
         return None
-    return wide.inputs[0]
+    axes = node.inputs[1:]  # before opset 13 an attribute: such a pair stays
+    return wide.inputs[0] if any(axes) and axes == wide.inputs[1:] else None
+
+
+def _is(node: ir.Node, op_type: str) -> bool:
+    return node.op_type == op_type and node.domain in ("", "ai.onnx")
 
 
 def _free_names(model: ir.Model) -> Iterator[str]:

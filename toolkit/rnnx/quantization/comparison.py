@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from rnnx.quantization.calibration import Calibration
-from rnnx.quantization.folder import quantize_folder
+from rnnx.quantization.folder import Files, open_files, write_folder
 from rnnx.quantization.levels import LEVELS
 from rnnx.quantization.one_file import KEEPING, Way, write_level
 from rnnx.quantization.original import Function, Original, open_original
@@ -20,7 +20,6 @@ from rnnx.starting import starts
 from rnnx_exporters.artifact import load_graph
 from rnnx_runtime.contract import METADATA_KEY
 from rnnx_runtime.errors import QuantizationError
-from rnnx_runtime.seq2seq import ENCODER, STEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def compare_levels(
     """
     options = _Options(calibration=calibration, chunk=chunk, batch=batch, metric=metric)
     if Path(src).is_dir():
-        return _compare_folder(src, options, tune, tell)
+        return _compare_folder(open_files(src, **options), tune, tell)
     original = open_original(src, **options)
     with tempfile.TemporaryDirectory() as folder:
         paths = {level: Path(folder, f"{level}.onnx") for level in LEVELS}
@@ -113,20 +112,15 @@ def compare_levels(
     return Comparison(original.bytes, own_memory, original.own_figure, tuple(levels))
 
 
-def _compare_folder(
-    src: str | os.PathLike[str], options: _Options, tune: bool, tell: Callable[[str], None]
-) -> Comparison:
+def _compare_folder(files: Files, tune: bool, tell: Callable[[str], None]) -> Comparison:
     with tempfile.TemporaryDirectory() as folder:
         tried = []
         for level in LEVELS:
             way = Way(level, tune and level in KEEPING, None, tell)
-            write = partial(quantize_folder, src, Path(folder, level), way, **options)
+            write = partial(write_folder, files, Path(folder, level), way)
             tried.append(_measured(level, write, tell))
-    reports = [each.report for each in tried if each.report]
-    if not reports:
-        raise QuantizationError(tried[0].reason, hint="Give the folder that was exported.")
-    size = sum(Path(src, name).stat().st_size for name in (ENCODER, STEP))
-    return Comparison(size, None, reports[0].source_figure, tuple(tried))
+    size = sum(original.bytes for original in files.originals.values())
+    return Comparison(size, None, files.own_figure, tuple(tried))
 
 
 def _measured(

@@ -7,150 +7,171 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from rnnx.parity.metric import Metric
 from rnnx.quantization.budget import METRIC, Budget
 from rnnx.quantization.calibration import Calibration, Feeds
-from rnnx.quantization.one_file import Way, write_smaller
-from rnnx.quantization.original import Function, Original, open_original
+from rnnx.quantization.one_file import Tell, Way, write_smaller
+from rnnx.quantization.original import Function, Original, as_metric, open_original
 from rnnx.quantization.pair import Pair, read_sources, step_runs, write_contract
 from rnnx.quantization.report import INVARIANCE, QuantizationReport
 from rnnx_exporters.seq2seq_folder import GREEDY, replacing_folder
 from rnnx_runtime.errors import InputError, QuantizationError
 from rnnx_runtime.seq2seq import ENCODER, STEP, load_seq2seq_contract
 
+FILES = (ENCODER, STEP)
 _WEAKER = list(INVARIANCE)
 _Reports = dict[str, QuantizationReport]
 
 
-def quantize_folder(
-    src: str | os.PathLike[str],
-    dst: str | os.PathLike[str],
-    way: Way,
-    *,
-    calibration: Calibration | None,
-    chunk: int | None,
-    batch: int | None,
-    metric: Function | None,
-) -> QuantizationReport:
-    """Write the encoder-decoder in the folder `src` to the folder `dst`, each file quantized.
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The two files of an encoder-decoder, open.
 
-    The encoder is measured on the sources, the step on all that it takes while the original writes
-    of them. A budget of a metric is kept by both files together: of what the figure may lose, half
-    is for the encoder, and what that leaves for the step. Of a size, each file gets its part.
+    Attributes:
+        folder: that they stand in.
+        originals: each with what it meets, by name.
+        sources: what both are measured on together, with labels; empty without calibration data.
+        metric: of what both write.
+        own_figure: what that gives for them.
+    """
+
+    folder: Path
+    originals: dict[str, Original]
+    sources: list[Feeds]
+    metric: Metric | None
+    own_figure: float | None = None
+
+    def original(self, name: str, beside: Path) -> Original:
+        """One of the files; the step is tried with the encoder that stands in `beside`."""
+        original = self.originals[name]
+        if self.metric is None:
+            return original
+        pair = Pair(self.folder, self.sources, name, self.other(name, beside))
+        return dataclasses.replace(
+            original, metric=self.metric, pair=pair, own_figure=self.own_figure
+        )
+
+    def other(self, name: str, beside: Path) -> Path:
+        """What the file of this name is tried with."""
+        return self.folder / STEP if name == ENCODER else beside / ENCODER
+
+
+def open_files(
+    folder: str | os.PathLike[str],
+    *,
+    calibration: Calibration | None = None,
+    chunk: int | None = None,
+    batch: int | None = None,
+    metric: Function | None = None,
+) -> Files:
+    """Open the encoder-decoder in a folder, as `quantize` takes it.
+
+    The encoder is measured on the sources, the step on what it takes while they write of them.
 
     Args:
-        src: a folder that `rnnx.export_seq2seq` wrote.
-        dst: a new or empty folder, or one with an earlier export.
-        way: how each file becomes smaller. What a search measures is kept beside `dst`.
+        folder: one that `rnnx.export_seq2seq` wrote.
         calibration: sources: `src` with `lengths` (all frames where left out), and labels.
         chunk, batch: as `quantize` takes them.
         metric: is given `ids`, `lengths` and `scores` of what is written of each run of sources.
 
+    Raises:
+        ArtifactError: it is no encoder-decoder.
+        InputError: the sources do not fit, or the metric has none, raises or gives no number.
+        QuantizationError: it is quantized already.
+    """
+    load_seq2seq_contract(folder)
+    if calibration is None and metric is not None:
+        raise InputError(
+            "the metric has no sources to be measured on",
+            hint="Give calibration data: held-out sources, and the labels that the metric reads.",
+        )
+    sources: list[Feeds] = []
+    data: dict[str, list[Feeds]] = {}
+    batches = {ENCODER: batch, STEP: batch}
+    if calibration is not None:
+        sources = read_sources(folder, calibration, has_labels=metric is not None)
+        data[ENCODER] = [{name: run[name] for name in ("src", "lengths")} for run in sources]
+        data[STEP] = step_runs(folder, data[ENCODER])
+        batches[STEP] = batch or len(sources[0]["src"])
+    originals = {
+        name: open_original(
+            Path(folder, name), data=data.get(name), chunk=chunk, batch=batches[name]
+        )
+        for name in FILES
+    }
+    files = Files(Path(folder), originals, sources, as_metric(metric))
+    encoder = files.original(ENCODER, files.folder)
+    return dataclasses.replace(files, own_figure=encoder.figure(encoder.runner))
+
+
+def write_folder(files: Files, dst: str | os.PathLike[str], way: Way) -> QuantizationReport:
+    """Write an encoder-decoder to the folder `dst`, each file quantized.
+
+    A budget of a metric is kept by both files together: of what the figure may lose, half is for
+    the encoder, and what that leaves for the step. Of a size, each file gets its part.
+
+    Args:
+        files: the original.
+        dst: a new or empty folder, or one with an earlier export.
+        way: how each file becomes smaller. What a search measures is kept beside `dst`.
+
     Returns:
         One report of both files: outputs as `encoder.m000` and `step.logits`, the weaker
         invariance; chunk, batch, agreement and time are the step's. What level auto measured of
-        each is left out, but for the reasons.
+        each is left out, but for bits and reasons.
 
     Raises:
-        ArtifactError: `src` is no encoder-decoder, or `dst` holds something else.
-        InputError: the sources do not fit, or the metric has none.
+        ArtifactError: `dst` holds something else.
+        InputError: the budget is of another metric, or a journal of another search.
         QuantizationError: nothing would change in one of the files, or nothing keeps the budget.
     """
-    load_seq2seq_contract(src)
-    files = _Files(Path(src), calibration, batch, metric)
+    if way.budget is not None:
+        way.budget.hold(files.metric)
     reports: _Reports = {}
     with ExitStack() as journals, replacing_folder(dst) as beside:
-        for name in (ENCODER, STEP):
-            with _telling(name):
-                original, own = files.open(name, beside, chunk), _own(way, name, src, reports)
-                kept = f"{Path(dst)}.{name}"
+        for name in FILES:
+            part = _part(way.budget, name, files, reports)
+            own = dataclasses.replace(way, budget=part, tell=_prefixed(way.tell, name))
+            kept = f"{os.path.realpath(dst)}.{name}"
+            with _telling(name, way.budget):
+                original = files.original(name, beside)
                 reports[name] = write_smaller(original, beside / name, own, journals, kept=kept)
-        write_contract(src, beside)
+        write_contract(files.folder, beside)
     report = _together(reports, way.budget)
-    if Path(src, GREEDY).exists():
+    if (files.folder / GREEDY).exists():
         note = f"{GREEDY} is not carried over: it holds the weights as they were."
         report = dataclasses.replace(report, notes=(*report.notes, note))
     return report
 
 
-class _Files:
-    """The two files, each with what it meets.
-
-    Args:
-        src: their folder.
-        calibration: sources.
-        batch: sequences that advance together where they are deployed.
-        metric: of what both write together.
-    """
-
-    def __init__(
-        self,
-        src: Path,
-        calibration: Calibration | None,
-        batch: int | None,
-        metric: Function | None,
-    ) -> None:
-        self._src, self._metric = src, metric
-        self._sources: list[Feeds] | None = None
-        self._met: dict[str, list[Feeds]] = {}
-        self._batches = dict.fromkeys((ENCODER, STEP), batch)
-        self._figure: float | None = None
-        if calibration is not None:
-            self._meet(read_sources(src, calibration, has_labels=metric is not None))
-        elif metric is not None:
-            raise InputError(
-                "the metric has no sources to be measured on",
-                hint="Give calibration data: held-out sources, and the labels that it reads.",
-            )
-
-    def _meet(self, sources: list[Feeds]) -> None:
-        inputs = [{name: run[name] for name in ("src", "lengths")} for run in sources]
-        self._sources = sources
-        self._met = {ENCODER: inputs, STEP: step_runs(self._src, inputs)}
-        self._batches[STEP] = self._batches[STEP] or len(inputs[0]["src"])
-
-    def open(self, name: str, beside: Path, chunk: int | None) -> Original:
-        """The file of this name; a step is tried with the encoder that stands in `beside`."""
-        original = open_original(
-            self._src / name,
-            calibration=self._met.get(name),
-            chunk=chunk,
-            batch=self._batches[name],
-            metric=self._metric,
-            pair=self._pair(name, beside),
-        )
-        if name == ENCODER:
-            self._figure = original.own_figure  # the step's own is that of a smaller encoder
-        return dataclasses.replace(original, own_figure=self._figure)
-
-    def _pair(self, name: str, beside: Path) -> Pair | None:
-        if self._metric is None or self._sources is None:
-            return None
-        other = self._src / STEP if name == ENCODER else beside / ENCODER
-        return Pair(self._src, self._sources, name, other)
+def _prefixed(tell: Tell, name: str) -> Tell:
+    return lambda text: tell(f"{name}: {text}")
 
 
-def _own(way: Way, name: str, src: str | os.PathLike[str], reports: _Reports) -> Way:
-    """How one of the files becomes smaller: with its part of the budget."""
-    budget = way.budget
-    if budget is not None and budget.kind == METRIC and name == ENCODER:
-        budget = dataclasses.replace(budget, amount=budget.amount / 2)
-    elif budget is not None and budget.kind == "size":
-        sizes = {file: Path(src, file).stat().st_size for file in (ENCODER, STEP)}
-        part = int(budget.amount * sizes[ENCODER] / sum(sizes.values()))
-        taken = reports[ENCODER].output_bytes if name == STEP else budget.amount - part
-        budget = dataclasses.replace(budget, amount=budget.amount - taken)
-    return dataclasses.replace(way, budget=budget, tell=lambda text: way.tell(f"{name}: {text}"))
+def _part(budget: Budget | None, name: str, files: Files, reports: _Reports) -> Budget | None:
+    """What one of the files has of the budget."""
+    if budget is None or budget.kind == "snr":
+        return budget
+    if budget.kind == METRIC:
+        return dataclasses.replace(budget, amount=budget.amount / (2 if name == ENCODER else 1))
+    if name == STEP:
+        return dataclasses.replace(budget, amount=budget.amount - reports[ENCODER].output_bytes)
+    sizes = {each: original.bytes for each, original in files.originals.items()}
+    amount = int(budget.amount * sizes[ENCODER] / sum(sizes.values()))
+    return dataclasses.replace(budget, amount=max(amount, 1))
 
 
 @contextmanager
-def _telling(name: str) -> Iterator[None]:
+def _telling(name: str, budget: Budget | None) -> Iterator[None]:
     """Say in errors which file they are about."""
+    part = "" if budget is None or budget.kind == "snr" else f", its part of {budget}"
     try:
         yield
     except (InputError, QuantizationError) as error:
-        raise type(error)(f"{name}: {error}", hint=error.hint) from error
+        raise type(error)(f"{name}{part}: {error}", hint=error.hint) from error
 
 
 def _together(reports: _Reports, budget: Budget | None) -> QuantizationReport:
@@ -166,15 +187,24 @@ def _together(reports: _Reports, budget: Budget | None) -> QuantizationReport:
         changed=dict(sorted(changed.items())),
         snr_db=snr,
         budget=None if budget is None else str(budget),
-        bits={},
+        bits={
+            f"{Path(name).stem}.{part}": count
+            for name, report in reports.items()
+            for part, count in report.bits.items()
+        },
         chosen=None,
         front=(),
         levels=(),
         reasons=tuple(
             f"{Path(name).stem}: {reason}"
             for name, report in reports.items()
-            for reason in report.reasons
+            for reason in (*_chosen(report), *report.reasons)
         ),
         invariance=max((report.invariance for report in reports.values()), key=_WEAKER.index),
         notes=tuple(dict.fromkeys(note for one in reports.values() for note in one.notes)),
     )
+
+
+def _chosen(report: QuantizationReport) -> list[str]:
+    """What level auto took of a file."""
+    return [] if report.chosen is None else [f"{report.chosen.name} was taken"]

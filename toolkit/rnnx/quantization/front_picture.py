@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from rnnx.quantization.report import Point, QuantizationReport
 Array = npt.NDArray[Any]
 
 _NEAR = 9.0  # pixels: what is nearer shares a name
+_LINE = 36  # letters of names in a line, so that they fit in beside a place
 _DISTANCES = (7, 14, 24, 36, 50, 66)  # of a name from its place, in points
 _SIDES = (("left", "top"), ("right", "bottom"), ("left", "bottom"), ("right", "top"))
 _AWAY = {"left": 1, "right": -1, "bottom": 1, "top": -1}  # the left side of a text stands right
@@ -132,9 +134,11 @@ def _grouped(axes: Axes, points: Sequence[Point], budget: Budget) -> list[list[P
 def _candidates(axes: Axes, points: Sequence[Point], budget: Budget) -> Iterator[Annotation]:
     """The names of points at one place, written on each side of it, near at first."""
     (x,), (y,) = _places(points[:1], budget)
+    names = ", ".join(dict.fromkeys(point.name for point in points))
+    lines = textwrap.wrap(names, _LINE, break_on_hyphens=False)
     for distance, (side, edge) in itertools.product(_DISTANCES, _SIDES):
         yield axes.annotate(
-            ", ".join(point.name for point in points),
+            "\n".join(lines),
             (x, y),
             (_AWAY[side] * distance, _AWAY[edge] * distance),
             textcoords="offset points",

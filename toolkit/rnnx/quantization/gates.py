@@ -18,7 +18,7 @@ from onnx_ir.tape import Tape
 
 from rnnx.quantization.kernels import Kernel, Site
 from rnnx.quantization.store import constant, drop_unused, name_nodes
-from rnnx.quantization.weights import constant_array, is_constant
+from rnnx.quantization.weights import INITIAL_H, constant_array, is_constant
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +27,7 @@ _ACTIVATIONS = {
     "LSTM": [["Sigmoid", "Tanh", "Tanh"]],
     "RNN": [["Tanh"], ["Relu"]],
 }
-_SEQUENCE_LENS, _INITIAL, _PEEPHOLES = 4, 5, 7
+_SEQUENCE_LENS, _PEEPHOLES = 4, 7
 
 
 def is_convertible(node: ir.Node) -> bool:
@@ -177,7 +177,7 @@ def _stacked(tape: Tape, graph: ir.Graph, values: Sequence[ir.Value], axis: int)
 
 
 def _start(tape: Tape, graph: ir.Graph, node: ir.Node, place: int, state: int) -> ir.Value:
-    initial = _input(node, _INITIAL + state)
+    initial = _input(node, INITIAL_H + state)
     if initial is not None and len(directions_of(node)) == 1:
         return tape.op("Squeeze", [initial, constant(graph, "rnnx.axes[0]", np.array([0]))])
     if initial is not None:

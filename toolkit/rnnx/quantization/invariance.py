@@ -122,7 +122,9 @@ def _unequal(expected: Outputs, found: Outputs) -> _Difference | None:
 
 def _relative(expected: Array, found: Array) -> float:
     """The largest difference in times of the largest value; infinite between ids and NaN."""
-    if expected.dtype.kind != "f" or not np.isfinite([expected, found]).all():
+    if expected.dtype.kind != "f" or expected.shape != found.shape:
+        return np.inf
+    if not np.isfinite([expected, found]).all():
         return np.inf
     return float(np.abs(expected - found).max() / (np.abs(expected).max() or 1.0))
 

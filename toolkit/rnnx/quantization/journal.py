@@ -5,7 +5,6 @@ A line of JSON that tells of which search, and one for each file that was measur
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import math
@@ -16,10 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rnnx.hashing import sha256_of_arrays
+from rnnx.hashing import sha256_of_runs
 from rnnx.kept_file import write_durably
 from rnnx.parity.metric import Metric
 from rnnx.quantization.original import Original
+from rnnx.quantization.pair import OTHER_FILE
 from rnnx.quantization.report import Point
 from rnnx_runtime import sealed
 from rnnx_runtime.errors import InputError
@@ -76,7 +76,12 @@ class Journal:
         """What is there; what a process that was killed left of a line is cut off."""
         whole, _, _ = self.path.read_bytes().rpartition(b"\n")
         first, *lines = whole.split(b"\n")
-        self._hold(first)
+        other = self._differing(first)
+        if other == [OTHER_FILE]:  # another budget chose another encoder: its figures are past use
+            self.path.unlink()
+            return {}
+        if other:
+            raise self._unusable(f"is of another search: {', '.join(other)} differs")
         if lines and not _is_json(lines[-1]):
             lines.pop()
         try:
@@ -86,14 +91,12 @@ class Journal:
         os.truncate(self.path, sum(len(line) + 1 for line in (first, *lines)))
         return points
 
-    def _hold(self, line: bytes) -> None:
-        """Refuse the journal of another search."""
+    def _differing(self, line: bytes) -> list[str]:
+        """What is not as in this search."""
         found = json.loads(line) if _is_json(line) else None
         if not isinstance(found, dict) or found.keys() != self._identity.keys():
             raise self._unusable("is no journal of a search")
-        other = [name for name, value in self._identity.items() if found[name] != value]
-        if other:
-            raise self._unusable(f"is of another search: {', '.join(other)} differs")
+        return [name for name, value in self._identity.items() if found[name] != value]
 
     def _unusable(self, reason: str) -> InputError:
         return InputError(
@@ -104,14 +107,13 @@ class Journal:
 
 def _identity(original: Original) -> dict[str, Any]:
     """What must be the same for a search to go on, by the name that a person knows it by."""
-    data = hashlib.sha256("".join(map(sha256_of_arrays, original.data)).encode())
     return {
         "the artifact": sha256_of_file(original.path),
-        "the data": data.hexdigest(),
+        "the data": sha256_of_runs(original.data),
         "the chunk": original.chunk,
         "the batch": original.batch,
         "the metric": None if original.metric is None else _code_of(original.metric),
-        **({} if original.pair is None else {"the other file": original.pair.hash_of_other()}),
+        **({} if original.pair is None else original.pair.identity()),
         **{f"the release of {name}": version(name) for name in _PACKAGES},
     }
 

@@ -13,14 +13,12 @@ import onnx_ir as ir
 
 from rnnx.quantization.calibration import Feeds
 from rnnx.quantization.gates import directions_of
-from rnnx.quantization.weights import RECURRENT, Weight
+from rnnx.quantization.weights import INITIAL_H, RECURRENT, Weight
 from rnnx_exporters.artifact import load_graph
 from rnnx_exporters.proof import session_of
 from rnnx_runtime.contract import Contract
 
 Array = npt.NDArray[Any]
-
-_INITIAL = 5  # the input of a recurrent node that is its state before the first frame
 
 
 def hessians(
@@ -73,7 +71,7 @@ def _wires(node: ir.Node) -> dict[str, ir.Value]:
     if node.op_type not in RECURRENT:
         return {f"{node.name}.observed.x": x}
     y.name = y.name or f"{node.name}.Y"
-    start = node.inputs[_INITIAL] if len(node.inputs) > _INITIAL else None
+    start = node.inputs[INITIAL_H] if len(node.inputs) > INITIAL_H else None
     wires = {"x": x, "y": y} | ({} if start is None else {"start": start})
     return {f"{node.name}.observed.{name}": value for name, value in wires.items()}
 

@@ -138,12 +138,16 @@ def open_original(
     path: str | os.PathLike[str],
     *,
     calibration: Calibration | None = None,
+    data: list[Feeds] | None = None,
     chunk: int | None = None,
     batch: int | None = None,
     metric: Function | None = None,
-    pair: Pair | None = None,
 ) -> Original:
-    """Open an artifact, or any ONNX file, as `quantize` takes it, or one of a pair.
+    """Open an artifact, or any ONNX file, as `quantize` takes it.
+
+    Args:
+        path, calibration, chunk, batch, metric: as `quantize` takes them.
+        data: the calibration data, where it has been read.
 
     Raises:
         ArtifactError: it is missing, not ONNX, or damaged.
@@ -156,9 +160,9 @@ def open_original(
     chunk = _chunk(contract, chunk)
     if batch is not None:
         _refuse_batch(contract, batch)
-    data = _data(calibration, contract, batch, has_labels=metric is not None and pair is None)
+    is_random = calibration is None and data is None
+    data = data or _data(calibration, contract, batch, has_labels=metric is not None)
     runs = _deployed(data, contract, batch)
-    observed = nothing if calibration is None else cache(partial(hessians, path, contract, runs))
     original = Original(
         path=Path(path),
         bytes=Path(path).stat().st_size,
@@ -168,13 +172,19 @@ def open_original(
         runs=runs,
         chunk=chunk,
         batch=batch,
-        given=Given(observed=observed, streaming=contract.streaming),
-        measured_on="random inputs" if calibration is None else "calibration data",
-        # Nothing is held to the limit that a Metric must have.
-        metric=None if metric is None else Metric(metric, drop=0.0),
-        pair=pair,
+        given=Given(
+            observed=nothing if is_random else cache(partial(hessians, path, contract, runs)),
+            streaming=contract.streaming,
+        ),
+        measured_on="random inputs" if is_random else "calibration data",
+        metric=as_metric(metric),
     )
     return dataclasses.replace(original, own_figure=original.figure(original.runner))
+
+
+def as_metric(function: Function | None) -> Metric | None:
+    """The user's own metric; nothing is held to the limit that one must have."""
+    return None if function is None else Metric(function, drop=0.0)
 
 
 def is_quantized(node: ir.Node) -> bool:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from rnnx.quantization.calibration import Array, Calibration, Feeds, Run, read_calibration, repeated
+from rnnx.hashing import sha256_of_runs
+from rnnx.quantization.calibration import (
+    MOST_STEPS,
+    Array,
+    Calibration,
+    Feeds,
+    Run,
+    read_calibration,
+    repeated,
+)
 from rnnx_runtime.contract import load_contract
 from rnnx_runtime.files import sha256_of_file
 from rnnx_runtime.model import size_along
@@ -26,7 +37,9 @@ from rnnx_runtime.seq2seq import (
     load_seq2seq_contract,
 )
 
-_AT_ONCE = 8  # sources that are written of side by side: every step holds the memory of all
+OTHER_FILE = "the other file"
+_AT_ONCE = 8  # sources that are written of side by side
+_MOST = 256 << 20  # bytes of what the step takes: each row holds the memory of its source
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +70,14 @@ class Pair:
             for run in self.sources:
                 yield _padded(runner.generate(run["src"], run["lengths"]), runner.contract.end)
 
-    def hash_of_other(self) -> str:
-        """The SHA-256 of the other file."""
-        return sha256_of_file(self.other)
+    def identity(self) -> dict[str, Any]:
+        """What figures hang on besides the file that is tried, by the name a person knows it by."""
+        contract = load_seq2seq_contract(self.folder)
+        return {
+            "the sources or labels": sha256_of_runs(self.sources),
+            "the contract": [contract.start, contract.end, contract.max_length],
+            OTHER_FILE: load_contract(self.other).fingerprint,
+        }
 
     def _assembled(self, folder: Path, path: Path) -> Path:
         other = STEP if self.name == ENCODER else ENCODER
@@ -93,37 +111,52 @@ def step_runs(folder: str | os.PathLike[str], sources: list[Feeds]) -> list[Feed
     """What the step takes while the encoder-decoder in `folder` writes of the sources, greedily.
 
     Returns:
-        runs in which all that is taken for a few sources stands one behind the other.
+        runs of one row for each source and id, up to 100,000 of them and 256 MB; of more, every
+        second, third, ...
 
     Raises:
         InputError: a source has no frame, or the network gives NaN.
     """
-    runner, contract = _Watched(folder), load_contract(Path(folder, STEP))
-    encoder = load_contract(Path(folder, ENCODER))
-    parts = (
+    runner, encoder = _Watched(folder), load_contract(Path(folder, ENCODER))
+    parts = [
         repeated(encoder, run, "batch", range(start, min(start + _AT_ONCE, size)))
         for run in sources
         for size in (size_along(encoder, run, "batch") or 1,)
         for start in range(0, size, _AT_ONCE)
-    )
-    return read_calibration(map(runner.taken, parts), contract)
+    ]
+    return [runner.taken(part, 1 / len(parts)) for part in parts]
 
 
 class _Watched(Seq2Seq):
-    """Keeps what its step takes."""
+    """Keeps what its step takes; `generate` calls that for each id."""
 
-    def taken(self, sources: Feeds) -> Feeds:
-        """What the step takes for these sources: a row for each until it has ended."""
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        super().__init__(folder)
         self._steps: list[list[Array]] = []
+
+    def taken(self, sources: Feeds, share: float) -> Feeds:
+        """What the step takes for these sources: a row for each until it has ended.
+
+        Args:
+            sources: `src` and `lengths`.
+            share: the part that these may have of all that is kept.
+        """
+        self._steps.clear()
         self.generate(sources["src"], sources["lengths"])
-        tokens = np.stack([token for token, *_ in self._steps])  # the first is the start
-        ended = np.cumsum(tokens[1:] == self.contract.end, axis=0) > 0
-        live = [np.full(tokens.shape[1], True), *~ended]
-        rows = [
-            [array[here] for array in step] for step, here in zip(self._steps, live, strict=True)
+        row = sum(array[:1].nbytes for array in self._steps[0])
+        places = self._places()
+        thinned = places[:: math.ceil(len(places) / max(1, share * min(MOST_STEPS, _MOST / row)))]
+        joined = [
+            np.stack([self._steps[step][number][source] for step, source in thinned])
+            for number in range(len(self._steps[0]))
         ]
-        joined = map(np.concatenate, zip(*rows, strict=True))
         return dict(zip(self.contract.step_inputs, joined, strict=True))
+
+    def _places(self) -> Array:
+        """Steps and sources that had not ended before, `[rows, 2]`."""
+        tokens = np.stack([token for token, *_ in self._steps])  # the first are starts
+        ended = np.cumsum(tokens[1:] == self.contract.end, axis=0) > 0
+        return np.argwhere(np.concatenate([np.full((1, tokens.shape[1]), True), ~ended]))
 
     def step(
         self, token: Array, state: Sequence[Array], memory: Sequence[Array]
@@ -144,6 +177,6 @@ def _padded(written: Generated, end: int) -> Feeds:
 def _with_lengths(run: Run) -> Run:
     named = dict(run) if isinstance(run, Mapping) else {"src": run}
     shape = np.shape(named.get("src", ()))
-    if len(shape) > 1 and "lengths" not in named:
-        named["lengths"] = np.full(shape[0], shape[1], np.int64)
+    if shape and "lengths" not in named:
+        named["lengths"] = np.full(shape[0], (*shape, 0)[1], np.int64)
     return named

@@ -9,7 +9,7 @@ from typing import Any
 
 from rnnx.quantization.budget import Budget
 from rnnx.quantization.calibration import Calibration
-from rnnx.quantization.folder import quantize_folder
+from rnnx.quantization.folder import open_files, write_folder
 from rnnx.quantization.levels import LEVELS
 from rnnx.quantization.one_file import Tell, Way, write_smaller
 from rnnx.quantization.original import Function, open_original
@@ -50,7 +50,7 @@ def quantize(
             them, or `"module:function"` or `"path/file.py:function"`, which gives them when called
             without arguments, a generator for one. No more is read once there are 100,000 frames.
             Without it, random inputs. For a folder, sources: `src`, and `lengths` unless all frames
-            count; the step is measured on all it takes while the original writes of them.
+            count; the step is measured on what it takes while the original writes of them.
         chunk: frames that are fed at a time where it is deployed; without it, as few as can be run,
             mostly one.
         batch: sequences that advance together where it is deployed; without it, as many as each run
@@ -86,7 +86,7 @@ def quantize(
     way = Way(level, tune, wanted, tell)
     options: dict[str, Any] = {"calibration": calibration, "chunk": chunk, "batch": batch}
     if Path(src).is_dir():
-        return quantize_folder(src, dst, way, metric=metric, **options)
+        return write_folder(open_files(src, metric=metric, **options), dst, way)
     writable(dst)
     original = open_original(src, metric=metric, **options)
     with ExitStack() as journals:

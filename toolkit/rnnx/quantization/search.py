@@ -177,6 +177,6 @@ def _unmet(budget: Budget, points: list[Point]) -> QuantizationError:
     return QuantizationError(
         f"nothing keeps the budget {budget}; the nearest is a file of {nearest.bytes} bytes with"
         f" {budget.told(nearest)} ({nearest.name})",
-        hint="Allow more, or train a smaller network. Of a single file, what was measured is kept"
-        " beside the result, so that another budget is found soon.",
+        hint="Allow more, or train a smaller network. What was measured is kept beside the result,"
+        " so that another budget is found soon.",
     )

@@ -38,6 +38,8 @@ _BIASES = {
 }
 _BIAS_ATOL = 1e-4
 
+MADE_UP = "rnnx.made_up"  # in a value's meta: the name that it got for want of one
+
 # What two more nodes and their names cost in the file: a weight that saves less stays as it is.
 OVERHEAD_BYTES = 256
 
@@ -83,7 +85,7 @@ def name_nodes(nodes: Iterable[ir.Node], name: str) -> None:
     for number, node in enumerate(nodes):
         node.name = f"{name}.{number}"
         for place, value in enumerate(node.outputs):
-            value.name = f"{node.name}.{place}"
+            value.name = value.meta[MADE_UP] = f"{node.name}.{place}"
 
 
 def add_vector(graph: ir.Graph, name: str, array: Array, *, atol: float = 0.0) -> ir.Value:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from rnnx_runtime.errors import QuantizationError
 
 RECURRENT = ("RNN", "GRU", "LSTM")
+INITIAL_H = 5  # the input that is the state before the first frame
 
 
 @dataclass(frozen=True, slots=True)
