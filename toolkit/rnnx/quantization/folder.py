@@ -89,22 +89,26 @@ def open_files(
             hint="Give calibration data: held-out sources, and the labels that the metric reads.",
         )
     sources: list[Feeds] = []
-    data: dict[str, list[Feeds]] = {}
-    batches = {ENCODER: batch, STEP: batch}
     if calibration is not None:
         sources = read_sources(folder, calibration, has_labels=metric is not None)
-        data[ENCODER] = [{name: run[name] for name in ("src", "lengths")} for run in sources]
-        data[STEP] = step_runs(folder, data[ENCODER])
-        batches[STEP] = batch or len(sources[0]["src"])
-    originals = {
-        name: open_original(
-            Path(folder, name), data=data.get(name), chunk=chunk, batch=batches[name]
-        )
-        for name in FILES
-    }
+    originals = _originals(Path(folder), sources, chunk, batch)
     files = Files(Path(folder), originals, sources, as_metric(metric))
     encoder = files.original(ENCODER, files.folder)
     return dataclasses.replace(files, own_figure=encoder.figure(encoder.runner))
+
+
+def _originals(
+    folder: Path, sources: list[Feeds], chunk: int | None, batch: int | None
+) -> dict[str, Original]:
+    if not sources:
+        return {name: open_original(folder / name, chunk=chunk, batch=batch) for name in FILES}
+    inputs = [{name: run[name] for name in ("src", "lengths")} for run in sources]
+    rows = batch or len(inputs[0]["src"])
+    met = step_runs(folder, inputs)
+    return {
+        ENCODER: open_original(folder / ENCODER, data=inputs, chunk=chunk, batch=batch),
+        STEP: open_original(folder / STEP, data=met, chunk=chunk, batch=rows),
+    }
 
 
 def write_folder(files: Files, dst: str | os.PathLike[str], way: Way) -> QuantizationReport:
