@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import rnnx
-from command_line import listing
+from command_line import listing, run
 from rnnx.quantization import pair
 from rnnx.quantization.comparison import compare_levels
 from rnnx.quantization.levels import LEVELS
@@ -92,6 +92,17 @@ def test_each_file_keeps_the_budget_and_the_reasons_are_of_both(src: Path, tmp_p
     assert {reason.split(":")[0] for reason in report.reasons} == set(FILES)
     assert (report.chosen, report.front, report.levels) == (None, (), ())
     assert not list(tmp_path.rglob("*journal*"))
+
+
+def test_no_picture_is_promised_of_two_searches(
+    src: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small, picture = tmp_path / "small", tmp_path / "front.png"
+    auto = ("--level", "auto", "--budget", "snr=30", "--picture", picture)
+    ended = run(capsys, "quantize", src, "-o", small, *auto)
+    assert ended.code == 2
+    assert "a folder has two" in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == [src.name]
 
 
 def test_the_single_file_is_left_behind_and_told(src: Path, tmp_path: Path) -> None:
@@ -207,8 +218,11 @@ def test_a_search_that_was_ended_goes_on(
         if text.startswith("step.onnx: measuring every level"):
             raise KeyboardInterrupt
 
+    (tmp_path / "aside").mkdir()
+    roundabout = tmp_path / "aside" / ".." / "small"
     with pytest.raises(KeyboardInterrupt):
-        rnnx.quantize(src, tmp_path / "small", tell=stop, **options)  # type: ignore[arg-type]
+        rnnx.quantize(src, roundabout, tell=stop, **options)  # type: ignore[arg-type]
+    (tmp_path / "aside").rmdir()
     left = {path.name for path in tmp_path.iterdir()} - {"model"}
     assert left == {f"small.{name}.onnx.journal.jsonl" for name in FILES}
     rnnx.quantize(src, tmp_path / "small", tell=told.append, **options)  # type: ignore[arg-type]
